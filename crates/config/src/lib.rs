@@ -1,0 +1,1 @@
+//! Typed, validated, layered configuration with presets

@@ -1,0 +1,1 @@
+//! The kill switch: NORMAL, ALERT, HALT, SHUTDOWN, durable and fail-closed

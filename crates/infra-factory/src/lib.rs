@@ -1,0 +1,1 @@
+//! Composes the crates from a preset, and holds the order gate

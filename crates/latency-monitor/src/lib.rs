@@ -1,0 +1,1 @@
+//! Latency figures of operations and of an order's stages

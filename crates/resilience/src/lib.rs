@@ -1,0 +1,1 @@
+//! Retry, circuit breaker and timeout for calls to an exchange

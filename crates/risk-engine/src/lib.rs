@@ -1,0 +1,1 @@
+//! Pre-trade limits, atomic reservations, positions and P&L

@@ -1,0 +1,1 @@
+//! What the tests share: temporary stores, child processes to kill

@@ -1,0 +1,1 @@
+//! Vocabulary of a trading bot: ids, money, orders, events, time, context, secrets
