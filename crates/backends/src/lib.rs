@@ -1,1 +1,9 @@
-//! Opening, migrating and classifying the errors of the databases that the ports speak to
+#![doc = include_str!("../README.md")]
+
+mod error;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+
+pub use error::BackendError;
+#[cfg(feature = "sqlite")]
+pub use sqlite::{Schema, Sqlite, SqliteConfig, Synchronous};
