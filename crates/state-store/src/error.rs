@@ -1,0 +1,150 @@
+//! Why a store refused, by what the caller should do.
+
+use infra_types::{ErrorKind, Timestamp};
+
+use crate::{batch::Version, key::Key};
+
+/// A refusal. Unless it is `Ambiguous`, nothing was changed. `index` is the operation's place in its batch.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// A key breaks the rules.
+    #[error("a key {rule}")]
+    InvalidKey {
+        /// The rule, as an instruction.
+        rule: &'static str,
+    },
+    /// A request makes no sense.
+    #[error("invalid request: {rule}")]
+    Invalid {
+        /// The rule, as an instruction.
+        rule: String,
+    },
+    /// Something is larger than the store takes.
+    #[error("{what} is too large: {found}, at most {max}")]
+    TooLarge {
+        /// What: `value`, `batch operations`, `batch bytes`.
+        what: &'static str,
+        /// Its size.
+        found: usize,
+        /// The largest size.
+        max: usize,
+    },
+    /// A precondition does not hold: read again and decide anew.
+    #[error("operation {index}: {key:?} is not as expected (its version is {found:?}): read it again")]
+    Mismatch {
+        /// Which operation.
+        index: usize,
+        /// Which key.
+        key: Key,
+        /// The record's version now; none if it is absent (or is a cache key).
+        found: Option<Version>,
+    },
+    /// A counter would leave its bounds.
+    #[error("operation {index}: {key:?} is at {current} and may not go beyond its bounds")]
+    OutOfBounds {
+        /// Which operation.
+        index: usize,
+        /// Which counter.
+        key: Key,
+        /// Its value now.
+        current: i64,
+    },
+    /// A counter would go beyond ±(2⁵³−1).
+    #[error("operation {index}: {key:?} is at {current} and would pass 2^53-1")]
+    Overflow {
+        /// Which operation.
+        index: usize,
+        /// Which counter.
+        key: Key,
+        /// Its value now.
+        current: i64,
+    },
+    /// A counter operation met bytes, or the other way round.
+    #[error("operation {index}: {key:?} holds another type of value")]
+    WrongType {
+        /// Which operation.
+        index: usize,
+        /// Which key.
+        key: Key,
+    },
+    /// Somebody else has the lease.
+    #[error("operation {index}: lease {key} is held by {holder:?} until {expires_at}")]
+    LeaseHeld {
+        /// Which operation.
+        index: usize,
+        /// Which lease.
+        key: Key,
+        /// Who has it.
+        holder: String,
+        /// Until when by the store's clock.
+        expires_at: Timestamp,
+    },
+    /// A newer holder exists: stop acting on the old lease.
+    #[error("operation {index}: lease {key} has moved on to fence {newest}: stop")]
+    Fenced {
+        /// Which operation.
+        index: usize,
+        /// Which lease.
+        key: Key,
+        /// The newest fence it granted; 0 if it never granted one.
+        newest: u64,
+    },
+    /// The message's effect is in the store already.
+    #[error("operation {index}: the message was processed before")]
+    AlreadyProcessed {
+        /// Which operation.
+        index: usize,
+    },
+    /// The reply was lost: the batch is wholly there or wholly absent. Find out before you go on.
+    #[error("the reply was lost; the batch may or may not be stored ({reason}): read before you go on")]
+    Ambiguous {
+        /// What was seen.
+        reason: String,
+    },
+    /// Stored bytes are not what a store of this library writes.
+    #[error("stored data is damaged: {reason}: stop and restore")]
+    Corrupt {
+        /// What was seen.
+        reason: String,
+    },
+    /// This backend cannot do it, by design.
+    #[error("{backend} cannot {what}: choose another backend")]
+    Unsupported {
+        /// Which backend.
+        backend: &'static str,
+        /// What was asked.
+        what: &'static str,
+    },
+    /// The store was closed.
+    #[error("the store is closed")]
+    Closed,
+    /// The database failed; nothing was changed.
+    #[error("{message}")]
+    Backend {
+        /// What to do, in the backend's words.
+        message: String,
+        /// Its class.
+        kind: ErrorKind,
+    },
+}
+
+impl StoreError {
+    /// What the caller should do.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::InvalidKey { .. } | Self::Invalid { .. } | Self::TooLarge { .. } | Self::WrongType { .. } => {
+                ErrorKind::Invalid
+            }
+            Self::Mismatch { .. } | Self::LeaseHeld { .. } | Self::AlreadyProcessed { .. } => ErrorKind::Conflict,
+            Self::OutOfBounds { .. } | Self::Overflow { .. } => ErrorKind::LimitExceeded,
+            Self::Fenced { .. } => ErrorKind::Fenced,
+            Self::Ambiguous { .. } => ErrorKind::Ambiguous,
+            Self::Corrupt { .. } => ErrorKind::Corrupt,
+            Self::Unsupported { .. } => ErrorKind::Unsupported,
+            Self::Closed => ErrorKind::Unavailable,
+            Self::Backend { kind, .. } => *kind,
+        }
+    }
+}
