@@ -1,0 +1,14 @@
+#![doc = include_str!("../README.md")]
+
+pub mod cli;
+pub mod dependencies;
+pub mod feature_sets;
+pub mod files;
+pub mod hygiene;
+pub mod layers;
+pub mod preflight;
+pub mod process;
+pub mod report;
+pub mod sizes;
+pub mod steps;
+pub mod workspace;

@@ -1,0 +1,63 @@
+//! The rules of this repository, held against the repository itself, so that a plain `cargo test` holds them too.
+
+use std::process::Command;
+
+use xtask::feature_sets::{self, FeatureSet};
+use xtask::workspace::Workspace;
+use xtask::{hygiene, layers, sizes, steps};
+
+fn workspace() -> Workspace {
+    Workspace::load().expect("the manifests can be read")
+}
+
+#[test]
+fn the_layers_hold() {
+    assert_eq!(layers::check(&workspace().members), Vec::<String>::new());
+}
+
+#[test]
+fn what_cargo_says_of_the_set_sqlite_is_refused_as_none() {
+    let workspace = workspace();
+    let tree = FeatureSet::Sqlite.tree(&workspace).output(&workspace.root).expect("cargo tree");
+    let problems = feature_sets::verify_none(&tree);
+    assert!(problems.iter().any(|problem| problem.contains("infra-state-store/sqlite")), "{problems:?}");
+    assert!(problems.iter().any(|problem| problem.contains("driver rusqlite")), "{problems:?}");
+}
+
+#[test]
+fn the_text_is_clean() {
+    assert_eq!(hygiene::check(&workspace()).err(), None);
+}
+
+#[test]
+fn the_files_are_small() {
+    assert_eq!(sizes::check(&workspace()).err(), None);
+}
+
+#[test]
+fn every_step_is_listed_in_order() {
+    let listed: Vec<&str> = steps::all(&workspace()).iter().map(|step| step.name).collect();
+    assert_eq!(listed, steps::NAMES);
+}
+
+#[test]
+fn a_mistake_on_the_command_line_ends_with_two() {
+    for arguments in [&["tset"][..], &["test", "--only", "speed"], &[]] {
+        let output = Command::new(env!("CARGO_BIN_EXE_xtask")).args(arguments).output().expect("xtask starts");
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.starts_with("error: ") && said.contains("usage:"), "{said}");
+    }
+}
+
+#[test]
+fn a_step_runs_from_any_folder_of_the_workspace_and_prints_its_table() {
+    let dir = workspace().root.join("xtask/src");
+    let output = Command::new(env!("CARGO_BIN_EXE_xtask"))
+        .args(["test", "--only", "layers"])
+        .current_dir(dir)
+        .output()
+        .expect("xtask starts");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("== [1/1] layers") && said.contains("seconds") && !said.contains('\x1b'), "{said}");
+}
