@@ -38,7 +38,7 @@ impl FeatureSet {
         arguments
     }
 
-    /// The command that says which features are on. Its output is what [`verify`] reads.
+    /// The command that says which features are on. Its output is what [`verify_none`] and [`verify_sqlite`] read.
     pub fn tree(self, workspace: &Workspace) -> CommandLine {
         let fixed = ["tree", "--edges=normal,build,dev", "--prefix=none", "--format={p}\t{f}"];
         CommandLine::cargo(fixed.map(str::to_owned).into_iter().chain(self.arguments(workspace)))
