@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use xtask::cli::{self, Invocation};
-use xtask::report::Report;
+use xtask::report::{Report, say};
 use xtask::steps;
 use xtask::workspace::Workspace;
 
@@ -17,7 +17,7 @@ fn main() -> ExitCode {
         }
     };
     if let Invocation::Help = invocation {
-        println!("{}", cli::USAGE);
+        say(format_args!("{}", cli::USAGE));
         return ExitCode::SUCCESS;
     }
     let passed = Workspace::load().and_then(|workspace| run(invocation, &workspace));
@@ -37,7 +37,7 @@ fn run(invocation: Invocation, workspace: &Workspace) -> Result<bool, String> {
         Invocation::Help => Ok(true),
         Invocation::List => {
             for step in steps::all(workspace) {
-                println!("{:<16} {}\n{:<16} {}", step.name, step.about, "", step.rerun());
+                say(format_args!("{:<16} {}\n{:<16} {}", step.name, step.about, "", step.rerun()));
             }
             Ok(true)
         }

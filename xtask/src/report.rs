@@ -1,6 +1,7 @@
 //! What a person sees while the steps run, and the table at the end.
 
-use std::io::{IsTerminal, stdout};
+use std::fmt;
+use std::io::{IsTerminal, Write, stdout};
 use std::time::{Duration, Instant};
 
 use crate::steps::{Outcome, Step};
@@ -41,7 +42,7 @@ impl Report {
         self.step_started = now();
         let elapsed = (self.step_started - self.started).as_secs_f64();
         let head = format!("== [{number}/{of}] {}: {} (after {elapsed:.1} s)", step.name, step.about);
-        println!("\n{}\n   {}", self.paint("1", &head), step.rerun());
+        say(format_args!("\n{}\n   {}", self.paint("1", &head), step.rerun()));
     }
 
     /// Prints how a step went and notes it.
@@ -50,13 +51,13 @@ impl Report {
             Row { name: step.name, took: now() - self.step_started, passed: outcome.is_ok(), rerun: step.rerun() };
         let seconds = row.took.as_secs_f64();
         match outcome {
-            Ok(note) if note.is_empty() => println!("   {} in {seconds:.1} s", self.paint("32", "ok")),
-            Ok(note) => println!("   {} in {seconds:.1} s: {note}", self.paint("32", "ok")),
+            Ok(note) if note.is_empty() => say(format_args!("   {} in {seconds:.1} s", self.paint("32", "ok"))),
+            Ok(note) => say(format_args!("   {} in {seconds:.1} s: {note}", self.paint("32", "ok"))),
             Err(problems) => {
                 for problem in problems {
-                    println!("   - {problem}");
+                    say(format_args!("   - {problem}"));
                 }
-                println!("   {} in {seconds:.1} s; again with: {}", self.paint("31", "FAILED"), row.rerun);
+                say(format_args!("   {} in {seconds:.1} s; again with: {}", self.paint("31", "FAILED"), row.rerun));
             }
         }
         self.rows.push(row);
@@ -65,9 +66,9 @@ impl Report {
     /// Prints the table. True if every step passed.
     pub fn finish(&self) -> bool {
         let total = now() - self.started;
-        println!("\n{}", table(&self.rows, total));
+        say(format_args!("\n{}", table(&self.rows, total)));
         let passed = self.rows.iter().all(|row| row.passed);
-        println!("{}", if passed { self.paint("32", "passed") } else { self.paint("31", "FAILED") });
+        say(format_args!("{}", if passed { self.paint("32", "passed") } else { self.paint("31", "FAILED") }));
         passed
     }
 
@@ -91,6 +92,11 @@ pub fn table(rows: &[Row], total: Duration) -> String {
         text += &format!("note: the budget of a run is {} minutes on two cores\n", BUDGET.as_secs() / 60);
     }
     text
+}
+
+/// Prints a line. A reader who has seen enough, as in `cargo xtask list | head`, is no reason to panic.
+pub fn say(line: fmt::Arguments<'_>) {
+    let _ = writeln!(stdout(), "{line}");
 }
 
 #[expect(clippy::disallowed_methods, reason = "a build tool times its own steps and decides nothing by it")]

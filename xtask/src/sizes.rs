@@ -1,6 +1,7 @@
 //! Lines per crate and the sizes of files. A file that a person cannot hold in their head hides its mistakes.
 
 use crate::files::{self, SourceFile};
+use crate::report::say;
 use crate::workspace::Workspace;
 
 /// No file may have more lines.
@@ -16,13 +17,13 @@ pub const LINES_MEDIAN_MAX: usize = 150;
 /// The files and figures that are over a limit.
 pub fn check(workspace: &Workspace) -> Result<String, Vec<String>> {
     let mut all = Vec::new();
-    println!("{:<24}{:>8}{:>8}{:>8}{:>8}{:>8}", "crate", "lines", "files", "median", "p95", "max");
+    say(format_args!("{:<24}{:>8}{:>8}{:>8}{:>8}{:>8}", "crate", "lines", "files", "median", "p95", "max"));
     for member in &workspace.members {
         let files = files::find(&workspace.root, &member.dir, ".rs").map_err(|error| vec![error])?;
-        println!("{}", row(&member.name, &files));
+        say(format_args!("{}", row(&member.name, &files)));
         all.extend(files);
     }
-    println!("{}", row("all", &all));
+    say(format_args!("{}", row("all", &all)));
     let problems = over_limit(&all);
     let counts = counts(&all);
     if problems.is_empty() {
