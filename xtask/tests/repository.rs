@@ -1,6 +1,7 @@
 //! The rules of this repository, held against the repository itself, so that a plain `cargo test` holds them too.
 
-use std::process::Command;
+use std::path::Path;
+use std::{fs, process::Command};
 
 use xtask::feature_sets::{self, FeatureSet};
 use xtask::workspace::Workspace;
@@ -60,4 +61,20 @@ fn a_step_runs_from_any_folder_of_the_workspace_and_prints_its_table() {
         .expect("xtask starts");
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(said.contains("== [1/1] layers") && said.contains("seconds") && !said.contains('\x1b'), "{said}");
+}
+
+#[test]
+fn a_breach_ends_with_one_and_names_the_command_to_repeat() {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("breach");
+    fs::create_dir_all(dir.join("src")).expect("a folder for the workspace");
+    fs::write(dir.join("src/lib.rs"), "").expect("a crate");
+    let manifest = "[workspace]\n[package]\nname = \"infra-common\"\nversion = \"0.1.0\"\nedition = \"2024\"\n";
+    fs::write(dir.join("Cargo.toml"), manifest).expect("a manifest");
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_xtask")).arg("layers").current_dir(&dir).output().expect("xtask starts");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for words in ["infra-common has no layer", "layers again: cargo xtask test --only layers", "FAIL"] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
 }
