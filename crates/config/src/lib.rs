@@ -1,1 +1,26 @@
-//! Typed, validated, layered configuration with presets
+#![doc = include_str!("../README.md")]
+
+mod builder;
+mod config;
+mod de;
+mod environment;
+mod fields;
+mod file;
+mod preset;
+mod problem;
+mod rules;
+pub mod sections;
+mod suggest;
+mod tree;
+mod url_parts;
+
+pub use builder::{ConfigBuilder, get_config};
+pub use config::Config;
+pub use environment::Environment;
+pub use preset::Preset;
+pub use problem::{ConfigError, Problem, Source};
+pub use sections::{
+    AuditSection, Backend, EmergencySection, EventsSection, LedgerSection, LogFormat, LogLevel, LoggingSection,
+    PostgresSection, PostgresTls, RedisSection, ResilienceSection, RiskSection, SqliteSection, StateSection,
+    Synchronous,
+};

@@ -1,0 +1,130 @@
+//! How a bot behaves while it runs.
+
+use std::{num::NonZeroU32, path::PathBuf, time::Duration};
+
+use infra_types::Decimal;
+use serde::{Deserialize, Serialize};
+
+use crate::fields::{decimal, duration};
+
+/// How loud the log is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum LogLevel {
+    /// Everything.
+    Trace,
+    /// What a developer looks for.
+    Debug,
+    /// What happened.
+    Info,
+    /// What may become a problem.
+    Warn,
+    /// What went wrong.
+    Error,
+}
+
+impl LogLevel {
+    /// The name that `LOG_LEVEL` takes.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Trace => "trace",
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+        }
+    }
+}
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum LogFormat {
+    /// One JSON object a line, for machines.
+    Json,
+    /// For eyes.
+    Pretty,
+}
+
+/// Logs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct LoggingSection {
+    /// The least severe level that is written.
+    pub level: LogLevel,
+    /// How a line looks.
+    pub format: LogFormat,
+    /// Whether lines go to the console.
+    pub console: bool,
+    /// A log file relative to `data_dir`; none writes no file. [`crate::Config::log_path`] joins them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
+    /// Bytes after which the file is rotated.
+    pub file_bytes_max: u64,
+    /// How many rotated files are kept.
+    pub files_max: NonZeroU32,
+    /// How many recent lines can be queried in the process.
+    pub aggregator_entries_max: NonZeroU32,
+}
+
+/// The kill switch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct EmergencySection {
+    /// Whether a breached limit halts trading by itself.
+    pub auto_halt_on_limit: bool,
+    /// How long a confirmed halt state may be trusted; afterwards trading stops until it is confirmed again.
+    #[serde(with = "duration")]
+    pub lease: Duration,
+    /// How often the halt state is read from the store, shorter than the lease.
+    #[serde(with = "duration")]
+    pub poll_interval: Duration,
+}
+
+/// Limits of risk. Amounts are in the account's currency; `pct` is a share of equity, 0.05 is five percent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct RiskSection {
+    /// Value of one order.
+    #[serde(with = "decimal")]
+    pub max_order_notional: Decimal,
+    /// Quantity of one order, in units of the instrument; holds where an instrument has no limit of its own.
+    #[serde(with = "decimal")]
+    pub max_order_qty: Decimal,
+    /// Value of one position, working orders included.
+    #[serde(with = "decimal")]
+    pub max_position_notional: Decimal,
+    /// Value of all positions, as a share of equity.
+    #[serde(with = "decimal")]
+    pub max_portfolio_exposure_pct: Decimal,
+    /// Loss of one day, as a share of equity.
+    #[serde(with = "decimal")]
+    pub max_daily_loss_pct: Decimal,
+    /// Fall from the highest equity, as a share of it.
+    #[serde(with = "decimal")]
+    pub max_drawdown_pct: Decimal,
+    /// Open positions at the same time.
+    pub max_total_positions: NonZeroU32,
+}
+
+/// Retry of idempotent operations and the breaker around a server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ResilienceSection {
+    /// Calls of one operation, the first included.
+    pub attempts_max: NonZeroU32,
+    /// Wait before the second call; doubles from there.
+    #[serde(with = "duration")]
+    pub backoff_first: Duration,
+    /// The longest wait between two calls.
+    #[serde(with = "duration")]
+    pub backoff_max: Duration,
+    /// Failures in a row that open the breaker.
+    pub breaker_failures: NonZeroU32,
+    /// How long it stays open before it tries again.
+    #[serde(with = "duration")]
+    pub breaker_open_for: Duration,
+}

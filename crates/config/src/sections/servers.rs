@@ -1,0 +1,158 @@
+//! How to reach the stores.
+
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+
+use infra_types::Secret;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    fields::{duration, host, mask},
+    url_parts::{bracketed, escape},
+};
+
+/// When SQLite waits for the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Synchronous {
+    /// Survives kill -9 and a power cut.
+    Full,
+    /// Survives kill -9; a power cut may take the last commits.
+    Normal,
+}
+
+/// The SQLite file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct SqliteSection {
+    /// Its name, relative to `data_dir`; [`crate::Config::sqlite_path`] joins them.
+    pub file: PathBuf,
+    /// When it waits for the disk.
+    pub synchronous: Synchronous,
+    /// How long a writer waits for another.
+    #[serde(with = "duration")]
+    pub busy_timeout: Duration,
+}
+
+/// The Redis server. In every layer `redis.url` (`REDIS_URL`) may stand for the parts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct RedisSection {
+    /// Host name or address.
+    #[serde(with = "host_field")]
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Number of the database.
+    pub db: u16,
+    /// ACL user; none is the default user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Its password.
+    #[serde(serialize_with = "mask::option", skip_serializing_if = "Option::is_none")]
+    pub password: Option<Secret<String>>,
+    /// Whether the connection is encrypted and the server's certificate checked.
+    pub tls: bool,
+    /// How long opening a connection may take.
+    #[serde(with = "duration")]
+    pub connect_timeout: Duration,
+}
+
+impl RedisSection {
+    /// The address as one text, `rediss://…` with TLS; secret because it holds the password.
+    #[must_use]
+    pub fn url(&self) -> Secret<String> {
+        let scheme = if self.tls { "rediss" } else { "redis" };
+        let login = login(self.user.as_deref().unwrap_or_default(), self.password.as_ref());
+        Secret::new(format!("{scheme}://{login}{}:{}/{}", bracketed(&self.host), self.port, self.db))
+    }
+}
+
+/// How a PostgreSQL connection is protected; the names of libpq's `sslmode`. Modes that silently fall back to plain text
+/// (`allow`, `prefer`) are not offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum PostgresTls {
+    /// Plain text.
+    Disable,
+    /// Encrypted; the server is not checked.
+    Require,
+    /// Encrypted, certificate checked.
+    VerifyCa,
+    /// Encrypted, certificate and host name checked.
+    VerifyFull,
+}
+
+impl PostgresTls {
+    /// The value of `sslmode`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Disable => "disable",
+            Self::Require => "require",
+            Self::VerifyCa => "verify-ca",
+            Self::VerifyFull => "verify-full",
+        }
+    }
+}
+
+/// The PostgreSQL server. In every layer `postgres.url` (`DATABASE_URL`) may stand for the parts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct PostgresSection {
+    /// Host name or address.
+    #[serde(with = "host_field")]
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Name of the database.
+    pub db: String,
+    /// Role.
+    pub user: String,
+    /// Its password.
+    #[serde(serialize_with = "mask::option", skip_serializing_if = "Option::is_none")]
+    pub password: Option<Secret<String>>,
+    /// How the connection is protected.
+    pub tls: PostgresTls,
+    /// How many connections one process opens.
+    pub pool_max: std::num::NonZeroU32,
+    /// How long opening a connection may take.
+    #[serde(with = "duration")]
+    pub connect_timeout: Duration,
+    /// Further parameters of the address, such as `sslrootcert`; printed masked.
+    #[serde(default, serialize_with = "mask::map", skip_serializing_if = "BTreeMap::is_empty")]
+    pub params: BTreeMap<String, Secret<String>>,
+}
+
+impl PostgresSection {
+    /// The address as one text, with `sslmode`; secret because it holds the password.
+    #[must_use]
+    pub fn url(&self) -> Secret<String> {
+        let login = login(&self.user, self.password.as_ref());
+        let (host, db, tls) = (bracketed(&self.host), escape(&self.db), self.tls.as_str());
+        let mut url = format!("postgres://{login}{host}:{}/{db}?sslmode={tls}", self.port);
+        for (key, value) in &self.params {
+            url.push_str(&format!("&{}={}", escape(key), escape(value.expose())));
+        }
+        Secret::new(url)
+    }
+}
+
+/// `user:password@`, or nothing.
+fn login(user: &str, password: Option<&Secret<String>>) -> String {
+    match password {
+        Some(password) => format!("{}:{}@", escape(user), escape(password.expose())),
+        None if user.is_empty() => String::new(),
+        None => format!("{}@", escape(user)),
+    }
+}
+
+/// Hosts are checked when read and printed as they are.
+mod host_field {
+    pub(super) use super::host::deserialize;
+
+    pub(super) fn serialize<S: serde::Serializer>(host: &str, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(host)
+    }
+}
