@@ -80,6 +80,11 @@ impl Key {
     pub fn name(&self) -> &str {
         &self.name
     }
+
+    /// Its name, to be kept without a copy.
+    pub(crate) fn shared_name(&self) -> Arc<str> {
+        self.name.clone()
+    }
 }
 
 impl fmt::Debug for Key {

@@ -1,1 +1,7 @@
-//! What the tests share: temporary stores, child processes to kill
+#![doc = include_str!("../README.md")]
+
+mod child;
+mod dir;
+
+pub use child::{ChildGone, KillableChild, child_argument, say};
+pub use dir::TestDir;

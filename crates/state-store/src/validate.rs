@@ -1,0 +1,142 @@
+//! What every backend refuses before it does anything, so that a batch that fits one fits all.
+
+use std::time::Duration;
+
+use crate::{
+    batch::{Batch, Op, Ttl, When},
+    error::StoreError,
+    key::{Key, KeyKind},
+    store::{Limits, Scan},
+};
+
+/// Records of a page, messages of a read.
+const PAGE_MAX: usize = 1_000;
+const TTL_MIN: Duration = Duration::from_millis(1);
+
+fn invalid(rule: impl Into<String>) -> StoreError {
+    StoreError::Invalid { rule: rule.into() }
+}
+
+fn at_most(what: &'static str, found: usize, max: usize) -> Result<(), StoreError> {
+    if found > max { Err(StoreError::TooLarge { what, found, max }) } else { Ok(()) }
+}
+
+/// A batch: its sizes, and operations that make sense for the kind of their key.
+pub(crate) fn batch(batch: &Batch, limits: &Limits) -> Result<(), StoreError> {
+    at_most("batch operations", batch.ops.len(), limits.batch_ops_max)?;
+    let mut total = 0;
+    for op in &batch.ops {
+        let bytes = check(op)?;
+        at_most("value", bytes, limits.value_bytes_max)?;
+        total += bytes;
+    }
+    at_most("batch bytes", total, limits.batch_bytes_max)
+}
+
+/// One operation; answers how many bytes of value it carries.
+fn check(op: &Op) -> Result<usize, StoreError> {
+    match op {
+        Op::Set { key, value, ttl: keep, when: on } => {
+            plain(key)?;
+            ttl(*keep)?;
+            when(key, *on)?;
+            Ok(value.as_bytes().map_or(0, bytes::Bytes::len))
+        }
+        Op::Delete { key, when: on } | Op::Check { key, when: on } => {
+            plain(key)?;
+            when(key, *on).map(|()| 0)
+        }
+        Op::Add { key, delta, ttl: keep } => {
+            plain(key)?;
+            if delta.min > delta.max {
+                return Err(invalid("an addition's min must be at most its max"));
+            }
+            ttl(*keep).map(|()| 0)
+        }
+        Op::AcquireLease { key, holder, ttl } | Op::RenewLease { key, holder, ttl, .. } => {
+            of_kind(key, KeyKind::Lease, "lease operations need a lease key")?;
+            if holder.is_empty() {
+                return Err(invalid("a holder must have a name"));
+            }
+            text("a holder's name", holder)?;
+            after(*ttl).map(|()| 0)
+        }
+        Op::ReleaseLease { key, .. } | Op::CheckFence { key, .. } => {
+            of_kind(key, KeyKind::Lease, "lease operations need a lease key").map(|()| 0)
+        }
+        Op::Enqueue { outbox, order_key, payload, .. } => {
+            of_kind(outbox, KeyKind::Record, "an outbox is named by a record key")?;
+            text("an order key", order_key).map(|()| payload.len())
+        }
+        Op::Acknowledge { outbox, .. } => {
+            of_kind(outbox, KeyKind::Record, "an outbox is named by a record key").map(|()| 0)
+        }
+        Op::MarkInbox { consumer, ttl: keep, .. } => {
+            of_kind(consumer, KeyKind::Record, "an inbox is named by a record key")?;
+            ttl(*keep).map(|()| 0)
+        }
+    }
+}
+
+fn of_kind(key: &Key, kind: KeyKind, rule: &str) -> Result<(), StoreError> {
+    if key.kind() == kind { Ok(()) } else { Err(invalid(rule)) }
+}
+
+fn plain(key: &Key) -> Result<(), StoreError> {
+    match key.kind() {
+        KeyKind::Cache | KeyKind::Record => Ok(()),
+        KeyKind::Lease => Err(invalid("a lease key is written by lease operations only")),
+    }
+}
+
+fn when(key: &Key, when: When) -> Result<(), StoreError> {
+    match when {
+        When::Version(_) => of_kind(key, KeyKind::Record, "only record keys have a version to compare"),
+        When::Always | When::Absent | When::Exists => Ok(()),
+    }
+}
+
+fn ttl(ttl: Ttl) -> Result<(), StoreError> {
+    match ttl {
+        Ttl::After(time) => after(time),
+        Ttl::Never | Ttl::Keep => Ok(()),
+    }
+}
+
+fn after(ttl: Duration) -> Result<(), StoreError> {
+    if ttl < TTL_MIN { Err(invalid("a time to live must be at least 1 ms")) } else { Ok(()) }
+}
+
+/// Text that is stored beside a value keeps the rules of a key, so that every backend can hold it.
+fn text(what: &str, text: &str) -> Result<(), StoreError> {
+    if text.len() > Key::BYTES_MAX || text.chars().any(char::is_control) {
+        return Err(invalid(format!("{what} must be at most 512 bytes without control characters")));
+    }
+    Ok(())
+}
+
+/// How many keys one read names.
+pub(crate) fn keys(keys: &[Key], limits: &Limits) -> Result<(), StoreError> {
+    at_most("read keys", keys.len(), limits.get_keys_max)
+}
+
+/// A scan.
+pub(crate) fn scan(scan: &Scan) -> Result<(), StoreError> {
+    if scan.prefix.is_empty() {
+        return Err(invalid("a scan needs a prefix; clear() is the way to reach everything"));
+    }
+    text("a prefix", &scan.prefix)?;
+    text("the key to start after", scan.after.as_deref().unwrap_or_default())?;
+    page(scan.limit)
+}
+
+/// How many rows one answer holds.
+pub(crate) fn page(limit: usize) -> Result<(), StoreError> {
+    if (1..=PAGE_MAX).contains(&limit) { Ok(()) } else { Err(invalid("a limit must be 1 to 1,000")) }
+}
+
+/// A read of an outbox.
+pub(crate) fn outbox(outbox: &Key, limit: usize) -> Result<(), StoreError> {
+    of_kind(outbox, KeyKind::Record, "an outbox is named by a record key")?;
+    page(limit)
+}
