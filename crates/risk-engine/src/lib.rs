@@ -1,1 +1,29 @@
-//! Pre-trade limits, atomic reservations, positions and P&L
+#![doc = include_str!("../README.md")]
+
+mod account;
+mod book;
+mod config;
+mod decision;
+mod engine;
+mod error;
+mod ledger;
+pub mod limits;
+mod market;
+mod plan;
+mod portfolio;
+mod position;
+mod query;
+mod rates;
+mod reservation;
+mod settle;
+mod slots;
+
+pub use account::AccountState;
+pub use config::{LimitValue, RiskLimits};
+pub use decision::{Check, Decision, code};
+pub use engine::{RiskEngine, Stance};
+pub use error::RiskError;
+pub use market::Quote;
+pub use portfolio::{AccountMetrics, PortfolioMetrics};
+pub use position::{Booked, Position};
+pub use reservation::{Approval, Effect, Outcome, Reservation, Settled};

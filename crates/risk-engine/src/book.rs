@@ -1,0 +1,162 @@
+//! What the engine holds in memory: the last known records and counters of the ledger, and the market.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use infra_state_store::Version;
+use infra_types::{AccountId, Currency, Decimal, InstrumentId, InstrumentSpec, Monotonic, Scope, Timestamp};
+use jiff::civil::Date;
+
+use crate::{
+    account::AccountState,
+    decision::{Check, code},
+    limits,
+    market::Market,
+    portfolio::AccountMetrics,
+    position::Position,
+    rates::Rates,
+};
+
+/// The moment of one decision.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Now {
+    pub(crate) mono: Monotonic,
+    pub(crate) wall: Timestamp,
+    pub(crate) day: Date,
+}
+
+/// A record as it was read or written.
+#[derive(Debug, Clone)]
+pub(crate) struct Versioned<T> {
+    pub(crate) value: T,
+    pub(crate) version: Version,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Book {
+    pub(crate) accounts: BTreeMap<AccountId, Versioned<AccountState>>,
+    pub(crate) positions: BTreeMap<AccountId, BTreeMap<InstrumentId, Versioned<Position>>>,
+    pub(crate) counters: BTreeMap<String, i64>,
+    pub(crate) specs: BTreeMap<InstrumentId, InstrumentSpec>,
+    pub(crate) rates: Rates,
+    pub(crate) market: Market,
+    pub(crate) reported: BTreeMap<AccountId, AccountMetrics>,
+}
+
+impl Book {
+    /// Takes a record unless a newer one, or the same one with what was observed since, is there.
+    pub(crate) fn offer_account(&mut self, value: AccountState, version: Version) {
+        match self.accounts.get(&value.id) {
+            Some(known) if known.version >= version => {}
+            _ => {
+                self.accounts.insert(value.id.clone(), Versioned { value, version });
+            }
+        }
+    }
+
+    /// As [`Book::offer_account`].
+    pub(crate) fn offer_position(
+        &mut self,
+        account: &AccountId,
+        instrument: &InstrumentId,
+        value: Position,
+        version: Version,
+    ) {
+        let of_account = self.positions.entry(account.clone()).or_default();
+        match of_account.get(instrument) {
+            Some(known) if known.version >= version => {}
+            _ => {
+                of_account.insert(instrument.clone(), Versioned { value, version });
+            }
+        }
+    }
+
+    pub(crate) fn position(&self, account: &AccountId, instrument: &InstrumentId) -> Option<&Versioned<Position>> {
+        self.positions.get(account)?.get(instrument)
+    }
+
+    /// The last known value of a counter.
+    pub(crate) fn counter(&self, name: &str) -> i64 {
+        self.counters.get(name).copied().unwrap_or(0)
+    }
+
+    /// What the account's positions would bring at the middle of the market, `instead` taken for the position it names.
+    /// Answers the failed check if one of them cannot be priced.
+    pub(crate) fn unrealised(
+        &self,
+        account: &AccountState,
+        instead: Option<(&InstrumentId, &Position)>,
+        now: Now,
+        age_max: Option<Duration>,
+    ) -> Result<Decimal, Check> {
+        let mut sum = Decimal::ZERO;
+        let held = self.positions.get(&account.id).into_iter().flatten().map(|(id, p)| (id, &p.value));
+        let others = held.filter(|(id, _)| instead.is_none_or(|(of, _)| of != *id));
+        for (id, position) in others.chain(instead).filter(|(_, p)| !p.is_flat()) {
+            let price = self.mark(id, &account.currency, now, age_max)?;
+            let part = position.unrealised(price).and_then(|part| sum.checked_add(part));
+            sum =
+                part.ok_or_else(|| Check::missing(code::OVERFLOW, Scope::Instrument(id.clone()), "unrealised P&L"))?;
+        }
+        Ok(sum)
+    }
+
+    /// The middle of the market in `currency`.
+    fn mark(
+        &self,
+        id: &InstrumentId,
+        currency: &Currency,
+        now: Now,
+        age_max: Option<Duration>,
+    ) -> Result<Decimal, Check> {
+        let missing =
+            |code: &'static str, note: &'static str| Check::missing(code, Scope::Instrument(id.clone()), note);
+        let spec = self.specs.get(id).ok_or_else(|| missing(code::UNKNOWN_INSTRUMENT, "held but not registered"))?;
+        let quoted = self.market.quote(id, now.mono);
+        let (quote, age) =
+            quoted.ok_or_else(|| missing(code::NO_REFERENCE_PRICE, "held, and no quote was taken yet"))?;
+        if let Some(max) = age_max.filter(|max| age > *max) {
+            let (age, max) = (limits::seconds(age), limits::seconds(max));
+            let check = Check::at_most(code::STALE_REFERENCE_PRICE, Scope::Instrument(id.clone()), age, max);
+            return Err(check.with_note("held: age of the quote, seconds"));
+        }
+        let rate = self.rates.get(&spec.quote, currency);
+        let rate = rate.ok_or_else(|| missing(code::MISSING_CONVERSION, "held, and its currency has no rate"))?;
+        quote.mid().checked_mul(rate).ok_or_else(|| missing(code::OVERFLOW, "the mark"))
+    }
+
+    /// Takes note of the account's P&L as of now.
+    pub(crate) fn observe(&mut self, account: &AccountId, now: Now) {
+        let Some(known) = self.accounts.get(account) else { return };
+        let unrealised = self.unrealised(&known.value, None, now, None).ok();
+        if let Some(known) = self.accounts.get_mut(account) {
+            let pnl = unrealised.map(|u| known.value.pnl(u));
+            known.value.observe(now.day, pnl);
+        }
+    }
+
+    /// The accounts that hold something of an instrument.
+    pub(crate) fn holders(&self, instrument: &InstrumentId) -> Vec<AccountId> {
+        let holds =
+            |of: &BTreeMap<InstrumentId, Versioned<Position>>| of.get(instrument).is_some_and(|p| !p.value.is_flat());
+        self.positions.iter().filter(|(_, of)| holds(of)).map(|(account, _)| account.clone()).collect()
+    }
+
+    /// Equity of all accounts in the firm's currency, or the check that fails.
+    pub(crate) fn firm_equity(
+        &self,
+        currency: &Currency,
+        now: Now,
+        age_max: Option<Duration>,
+    ) -> Result<Decimal, Check> {
+        let mut sum = Decimal::ZERO;
+        for (id, account) in &self.accounts {
+            let account = &account.value;
+            let missing = |code: &'static str| Check::missing(code, Scope::Account(id.clone()), "equity of the firm");
+            let rate = self.rates.get(&account.currency, currency).ok_or_else(|| missing(code::MISSING_CONVERSION))?;
+            let equity = account.deposits.saturating_add(account.pnl(self.unrealised(account, None, now, age_max)?));
+            let next = equity.checked_mul(rate).and_then(|part| sum.checked_add(part));
+            sum = next.ok_or_else(|| missing(code::OVERFLOW))?;
+        }
+        Ok(sum)
+    }
+}

@@ -1,0 +1,183 @@
+//! A decision that explains itself.
+
+use std::borrow::Cow;
+
+use infra_types::{Decimal, OrderId, Scope};
+use serde::Serialize;
+
+/// The stable codes of checks. A code never changes its meaning; new ones may come.
+pub mod code {
+    /// Quantity of one order.
+    pub const ORDER_QTY: &str = "order_qty";
+    /// Value of one order.
+    pub const ORDER_NOTIONAL: &str = "order_notional";
+    /// No quote of an instrument whose price is needed.
+    pub const NO_REFERENCE_PRICE: &str = "no_reference_price";
+    /// The quote is too old. On an approved order: its age in seconds against the limit.
+    pub const STALE_REFERENCE_PRICE: &str = "stale_reference_price";
+    /// The account was never opened.
+    pub const UNKNOWN_ACCOUNT: &str = "unknown_account";
+    /// The instrument was never registered.
+    pub const UNKNOWN_INSTRUMENT: &str = "unknown_instrument";
+    /// The venue's price grid.
+    pub const SPEC_TICK: &str = "spec_tick";
+    /// The venue's quantity grid.
+    pub const SPEC_LOT: &str = "spec_lot";
+    /// The venue's smallest and largest quantity.
+    pub const SPEC_QTY: &str = "spec_qty";
+    /// The venue's smallest value.
+    pub const SPEC_NOTIONAL: &str = "spec_notional";
+    /// A rule of the venue that has no code of its own yet.
+    pub const SPEC_OTHER: &str = "spec_other";
+    /// No rate between two currencies.
+    pub const MISSING_CONVERSION: &str = "missing_conversion";
+    /// A limit has no value: nothing passes it.
+    pub const LIMIT_UNSET: &str = "limit_unset";
+    /// Gross exposure of all accounts.
+    pub const EXPOSURE_FIRM: &str = "exposure_firm";
+    /// Gross exposure of one account.
+    pub const EXPOSURE_ACCOUNT: &str = "exposure_account";
+    /// Exposure of one account in one instrument.
+    pub const POSITION_NOTIONAL: &str = "position_notional";
+    /// How many positions are open or being opened.
+    pub const MAX_POSITIONS: &str = "max_positions";
+    /// The largest position that the ledger can count exactly.
+    pub const POSITION_QTY: &str = "position_qty";
+    /// What an account lost today.
+    pub const DAILY_LOSS: &str = "daily_loss";
+    /// How far an account is below its best.
+    pub const DRAWDOWN: &str = "drawdown";
+    /// The order would turn a position to the other side: close first.
+    pub const WOULD_FLIP: &str = "would_flip";
+    /// Reduce-only, and nothing is left to reduce.
+    pub const NOTHING_TO_REDUCE: &str = "nothing_to_reduce";
+    /// Only orders that reduce may pass now.
+    pub const NOT_REDUCING_IN_HALT: &str = "not_reducing_in_halt";
+    /// An amount is too large to be kept exactly.
+    pub const OVERFLOW: &str = "overflow";
+}
+
+/// One check: what was compared with what.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// Which check; see [`code`].
+    pub code: &'static str,
+    /// What it covers.
+    pub scope: Scope,
+    /// The figure, with this order in it; where a ledger counter refused, its value without the order.
+    pub value: Decimal,
+    /// What the figure may be at most (for losses: must stay below).
+    pub limit: Decimal,
+    /// `limit − value`.
+    pub headroom: Decimal,
+    /// Whether it passed.
+    pub passed: bool,
+    /// One line for a person; may be empty.
+    pub note: Cow<'static, str>,
+}
+
+impl Check {
+    /// A figure against its limit.
+    #[must_use]
+    pub fn new(code: &'static str, scope: Scope, value: Decimal, limit: Decimal, passed: bool) -> Self {
+        let headroom = limit.saturating_sub(value);
+        Self { code, scope, value, limit, headroom, passed, note: Cow::Borrowed("") }
+    }
+
+    /// `value` may be `limit` at most.
+    #[must_use]
+    pub fn at_most(code: &'static str, scope: Scope, value: Decimal, limit: Decimal) -> Self {
+        Self::new(code, scope, value, limit, value <= limit)
+    }
+
+    /// Something that is needed is not there.
+    #[must_use]
+    pub fn missing(code: &'static str, scope: Scope, note: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(code, scope, Decimal::ZERO, Decimal::ZERO, false).with_note(note)
+    }
+
+    /// A limit that nobody set.
+    #[must_use]
+    pub fn unset(limit: &'static str, scope: Scope) -> Self {
+        Self::missing(code::LIMIT_UNSET, scope, format!("set {limit}: without it nothing passes"))
+    }
+
+    /// Adds a line for a person.
+    #[must_use]
+    pub fn with_note(mut self, note: impl Into<Cow<'static, str>>) -> Self {
+        self.note = note.into();
+        self
+    }
+}
+
+/// Every check of one order and the verdict.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Decision {
+    /// The order.
+    pub order: OrderId,
+    /// Whether all checks passed.
+    pub approved: bool,
+    /// The checks in the order they were made. What could not be judged for want of an input is left out: the
+    /// missing input is there as a failed check.
+    pub checks: Vec<Check>,
+}
+
+impl Decision {
+    /// The verdict over `checks`.
+    #[must_use]
+    pub fn over(order: OrderId, checks: Vec<Check>) -> Self {
+        let approved = checks.iter().all(|c| c.passed);
+        Self { order, approved, checks }
+    }
+
+    /// The checks that did not pass.
+    pub fn failures(&self) -> impl Iterator<Item = &Check> {
+        self.checks.iter().filter(|c| !c.passed)
+    }
+
+    /// The code of the first check that did not pass.
+    #[must_use]
+    pub fn first_code(&self) -> Option<&'static str> {
+        self.failures().next().map(|c| c.code)
+    }
+
+    /// Whether a check with this code did not pass.
+    #[must_use]
+    pub fn failed(&self, code: &str) -> bool {
+        self.failures().any(|c| c.code == code)
+    }
+
+    /// The failed checks in one line.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        let line = |c: &Check| {
+            let figures = format!("{} ({}: {} of {})", c.code, c.scope, c.value, c.limit);
+            if c.note.is_empty() { figures } else { format!("{figures}: {}", c.note) }
+        };
+        self.failures().map(line).collect::<Vec<_>>().join("; ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_decision_says_what_failed_and_goes_to_json() {
+        let decision = Decision::over(
+            "o-1".parse().unwrap(),
+            vec![
+                Check::at_most(code::ORDER_QTY, Scope::Firm, Decimal::ONE, Decimal::TWO),
+                Check::at_most(code::ORDER_NOTIONAL, Scope::Firm, Decimal::TEN, Decimal::TWO),
+                Check::unset("drawdown_max", Scope::Firm),
+            ],
+        );
+        assert!(!decision.approved);
+        assert_eq!(decision.first_code(), Some("order_notional"));
+        assert!(decision.failed("limit_unset") && !decision.failed("order_qty"));
+        assert!(decision.reason().contains("order_notional (firm: 10 of 2); limit_unset"));
+        let json = serde_json::to_value(&decision).unwrap();
+        assert_eq!(json["checks"][1]["headroom"], "-8");
+        assert_eq!(json["checks"][1]["scope"], "firm");
+    }
+}

@@ -1,0 +1,58 @@
+//! The limits, one file each. All are plain functions of their arguments: none waits, reads a clock or does I/O.
+
+mod daily_loss;
+mod drawdown;
+mod exposure;
+mod max_positions;
+mod order_notional;
+mod order_qty;
+mod position_notional;
+mod reference_price;
+mod spec;
+
+pub use daily_loss::daily_loss;
+pub use drawdown::drawdown;
+pub use exposure::{exposure_account, exposure_firm};
+pub use max_positions::max_positions;
+pub use order_notional::order_notional;
+pub use order_qty::order_qty;
+pub use position_notional::position_notional;
+pub use reference_price::reference_price;
+pub(crate) use reference_price::seconds;
+pub use spec::spec;
+
+use infra_types::{Decimal, Scaled, Scope};
+
+use crate::decision::{Check, code as codes};
+
+/// A limit on a shared counter: the check as far as it can be known here, and the bound that the store enforces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bounded {
+    /// The check with the last known usage; the store has the last word.
+    pub check: Check,
+    /// The counter's new value may be this at most, in the counter's units.
+    pub max: i64,
+}
+
+/// Usage `used` (raw, 1e-4) plus `add` against `limit`.
+fn bounded(code: &'static str, scope: Scope, used: i64, add: Scaled, limit: Decimal) -> Bounded {
+    let value = Decimal::new(used, Scaled::SCALE).saturating_add(add.to_decimal());
+    // A limit beyond what a counter can hold is the counter's own bound.
+    let max = Scaled::allowed(limit).map_or(Scaled::MAX, Scaled::raw).max(0);
+    // Passed until the store says otherwise: the last known usage may be stale in both directions.
+    Bounded { check: Check::new(code, scope, value, limit, true), max }
+}
+
+fn unset(limit: &'static str, scope: Scope) -> Check {
+    Check::unset(limit, scope)
+}
+
+/// The check that stands for equity that a limit needs and nobody can reckon; the reason is a failed check of its own.
+fn no_equity(code: &'static str, scope: Scope) -> Check {
+    Check::missing(code, scope, "the equity is not known: see the missing price or rate")
+}
+
+/// A loss against the loss at which opening ends: reaching it is enough.
+fn below(code: &'static str, scope: Scope, loss: Decimal, limit: Decimal) -> Check {
+    Check::new(code, scope, loss, limit, loss < limit)
+}
