@@ -64,6 +64,15 @@ fn the_callers_deadline_is_not_the_callees_failure() {
 }
 
 #[test]
+fn an_attempt_that_had_all_its_time_is_the_callees_failure_even_at_the_deadline() {
+    let breaker = CircuitBreaker::builder("venue").failure_threshold(1);
+    let (clock, policy) = with(|p| p.own_breaker(breaker).attempt_timeout(ms(80)).deadline(ms(80)));
+    let error = drive(&clock, policy.call(ReadOnly, |_| hangs())).unwrap_err();
+    assert_eq!(error.error, CallError::Timeout { after: ms(80) });
+    assert_eq!(policy.breaker().unwrap().state(), BreakerState::Open);
+}
+
+#[test]
 fn every_attempt_passes_the_breaker_and_has_a_timeout_of_its_own() {
     let breaker = CircuitBreaker::builder("venue").failure_threshold(2);
     let (clock, policy) =
