@@ -33,6 +33,12 @@ impl Cleaner {
         self.clean(text.text, text.cut)
     }
 
+    /// `text`, scrubbed and cut: the short way for what needs no formatting.
+    pub(crate) fn text(&self, text: &str) -> String {
+        let reach = text.floor_char_boundary(VALUE_BYTES_MAX + self.scrubber.longest());
+        self.clean(text[..reach].to_owned(), reach < text.len())
+    }
+
     fn clean(&self, text: String, cut: bool) -> String {
         let mut text = self.scrubber.scrub(&text).unwrap_or(text);
         if cut || text.len() > VALUE_BYTES_MAX {
@@ -127,7 +133,7 @@ impl Visit for Collector<'_> {
     }
 
     fn record_str(&mut self, key: &Key, value: &str) {
-        self.put(key, |c| Value::Text(c.print(format_args!("{value}"))));
+        self.put(key, |c| Value::Text(c.text(value)));
     }
 
     fn record_error(&mut self, key: &Key, value: &(dyn Error + 'static)) {

@@ -5,11 +5,18 @@
 
 use std::io::Write as _;
 
-use crate::record::{Field, Record, Value};
+use crate::{
+    record::{Field, Record, Value},
+    stamp::stamp,
+};
 
 /// Appends the line. Writing to a `Vec` cannot fail, so results are dropped.
 pub(crate) fn write(out: &mut Vec<u8>, record: &Record<'_>) {
-    drop(write!(out, r#"{{"timestamp":"{:.9}","level":"{}","target":"#, record.at, record.level));
+    out.extend_from_slice(br#"{"timestamp":""#);
+    out.extend_from_slice(&stamp(record.at));
+    out.extend_from_slice(br#"","level":""#);
+    out.extend_from_slice(record.level.as_str().as_bytes());
+    out.extend_from_slice(br#"","target":"#);
     text(out, record.target);
     out.extend_from_slice(br#","message":"#);
     text(out, &record.message);

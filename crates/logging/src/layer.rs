@@ -67,7 +67,7 @@ impl LogLayer {
         let mut fields = Vec::with_capacity(4);
         let mut put = |name, value: Option<&str>| {
             if let Some(value) = value {
-                fields.push((name, Value::Text(self.cleaner.print(format_args!("{value}")))));
+                fields.push((name, Value::Text(self.cleaner.text(value))));
             }
         };
         put("correlation_id", Some(&context.correlation.to_string()));

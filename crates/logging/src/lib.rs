@@ -15,6 +15,7 @@ mod record;
 mod rotate;
 mod scrub;
 mod sink;
+mod stamp;
 mod writer;
 
 pub use builder::{LogBuilder, init};

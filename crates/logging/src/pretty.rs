@@ -4,11 +4,16 @@ use std::io::Write as _;
 
 use tracing::Level;
 
-use crate::record::{Field, Record, Value};
+use crate::{
+    record::{Field, Record, Value},
+    stamp::stamp,
+};
 
 /// Appends the line; `ansi` colours the level. Writing to a `Vec` cannot fail, so results are dropped.
 pub(crate) fn write(out: &mut Vec<u8>, record: &Record<'_>, ansi: bool) {
-    drop(write!(out, "{:.3} ", record.at));
+    // To the millisecond.
+    out.extend_from_slice(&stamp(record.at)[..23]);
+    out.extend_from_slice(b"Z ");
     let colour = match record.level {
         Level::ERROR => "31",
         Level::WARN => "33",
