@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use infra_state_store::{Applied, Batch, Op, Scan, StateStore, StoreError, Ttl, Value, When};
+use infra_state_store::{Applied, Batch, Op, StateStore, StoreError, Ttl, When};
 use infra_types::{AccountId, Clock, Currency, Decimal, InstrumentId, InstrumentSpec, InvalidValue, Namespace, Order};
 use jiff::tz::TimeZone;
 use parking_lot::Mutex;
@@ -11,12 +11,11 @@ use crate::{
     account::AccountState,
     book::{Book, Now},
     config::RiskLimits,
-    decision::{Decision, code},
+    decision::Decision,
     error::RiskError,
     ledger,
     market::Quote,
     plan::{self, Ops, Planned, Role},
-    position::Position,
     reservation::{Approval, Outcome, Reservation, Settled},
     settle,
 };
@@ -122,83 +121,6 @@ impl RiskEngine {
             }
             Err(other) => Err(other.into()),
         }
-    }
-
-    /// Loads all accounts, positions and counters from the store.
-    ///
-    /// # Errors
-    /// What the store says; `Corrupt` for a record that is not ours.
-    ///
-    /// # Cancel safety
-    /// Memory may be loaded in part; call again.
-    pub async fn restore(&self) -> Result<(), RiskError> {
-        // Accounts before positions: a position that is newer than its account fails the account's precondition later, an
-        // account that is newer than its positions would not.
-        self.load(ledger::ACCOUNTS).await?;
-        self.load(ledger::POSITIONS).await?;
-        for prefix in [ledger::USED, ledger::REDUCING, ledger::OPENING] {
-            self.load(prefix).await?;
-        }
-        Ok(())
-    }
-
-    /// Loads every record under a prefix.
-    async fn load(&self, prefix: &str) -> Result<(), RiskError> {
-        let mut scan = Scan { limit: 1_000, ..Scan::new(prefix) };
-        loop {
-            let page = self.store.scan(&self.namespace, scan.clone()).await?;
-            for (key, entry) in &page.entries {
-                self.take(key, entry)?;
-            }
-            match page.next {
-                Some(after) => scan.after = Some(after),
-                None => return Ok(()),
-            }
-        }
-    }
-
-    fn take(&self, key: &infra_state_store::Key, entry: &infra_state_store::Entry) -> Result<(), RiskError> {
-        let name = key.name();
-        let corrupt = |reason: &str| RiskError::Corrupt { key: name.to_owned(), reason: reason.to_owned() };
-        let version = || entry.version.ok_or_else(|| corrupt("a record without a version"));
-        if name.starts_with(ledger::ACCOUNTS) {
-            let state: AccountState = ledger::decode(key, entry)?;
-            self.book.lock().offer_account(state, version()?);
-        } else if name.starts_with(ledger::POSITIONS) {
-            let (account, instrument) = ledger::parse_position(name).ok_or_else(|| corrupt("not a position's key"))?;
-            let position: Position = ledger::decode(key, entry)?;
-            self.book.lock().offer_position(&account, &instrument, position, version()?);
-        } else {
-            let raw = entry.value.as_counter().ok_or_else(|| corrupt("not a counter"))?;
-            self.book.lock().counters.insert(name.to_owned(), raw);
-        }
-        Ok(())
-    }
-
-    /// Reads an account, the counters that concern it (and the instrument), then its positions; see `restore` for the order.
-    async fn refresh(&self, account: &AccountId, instrument: Option<&InstrumentId>) -> Result<(), RiskError> {
-        let mut names = vec![
-            ledger::account(account),
-            ledger::SLOTS_FIRM.to_owned(),
-            ledger::EXPOSURE_FIRM.to_owned(),
-            ledger::exposure_account(account),
-        ];
-        if let Some(instrument) = instrument {
-            names.push(ledger::exposure_position(account, instrument));
-            names.push(ledger::opening(account, instrument));
-            names.push(ledger::reducing(account, instrument));
-        }
-        let keys = names.iter().map(|name| ledger::key(name)).collect::<Result<Vec<_>, _>>()?;
-        let entries = self.store.get_many(&self.namespace, &keys).await?;
-        for (key, entry) in keys.iter().zip(&entries) {
-            match entry {
-                Some(entry) => self.take(key, entry)?,
-                None => {
-                    self.book.lock().counters.remove(key.name());
-                }
-            }
-        }
-        self.load(&ledger::positions_of(account)).await
     }
 
     /// Makes an instrument tradable, or changes its rules.
@@ -361,29 +283,52 @@ impl RiskEngine {
     /// # Cancel safety
     /// Some accounts may be written, others not; call again.
     pub async fn checkpoint(&self) -> Result<(), RiskError> {
-        let now = self.now();
         let accounts: Vec<AccountId> = self.book.lock().accounts.keys().cloned().collect();
         for id in accounts {
+            self.checkpoint_with(&id, Vec::new()).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes what was observed of one account durable, in one batch together with the caller's operations: a replay's cursor
+    /// and the high-water mark up to it are then both there or both absent.
+    ///
+    /// # Errors
+    /// `UnknownAccount`; `Caller` if one of the caller's operations refused; `Contended`; `Store`.
+    ///
+    /// # Cancel safety
+    /// Dropping the future may leave the batch applied, never half.
+    pub async fn checkpoint_with(&self, account: &AccountId, callers: Vec<Op>) -> Result<(), RiskError> {
+        for _ in 0..SETTLE_TRIES {
             let known = {
+                let now = self.now();
                 let mut book = self.book.lock();
-                book.observe(&id, now);
-                book.accounts.get(&id).cloned()
+                book.observe(account, now);
+                book.accounts.get(account).cloned()
             };
-            let Some(known) = known else { continue };
-            let key = ledger::key(&ledger::account(&id))?;
+            let known = known.ok_or_else(|| RiskError::UnknownAccount(account.clone()))?;
+            let key = ledger::key(&ledger::account(account))?;
             let bytes = ledger::encode(&known.value, "the account's record")?;
-            let batch = Batch::new(self.namespace.clone());
-            match self.store.apply(batch.set_when(key, bytes, Ttl::Never, When::Version(known.version))).await {
+            let mut batch = Batch::new(self.namespace.clone());
+            batch = batch.set_when(key, bytes, Ttl::Never, When::Version(known.version));
+            batch.extend(callers.iter().cloned());
+            match self.store.apply(batch).await {
                 Ok(applied) => {
                     if let Some(Applied::Version(version)) = applied.first() {
                         self.book.lock().offer_account(known.value, *version);
                     }
+                    return Ok(());
                 }
-                Err(StoreError::Mismatch { .. }) => self.refresh(&id, None).await?,
-                Err(other) => return Err(other.into()),
+                Err(StoreError::Mismatch { index: 0, .. }) => self.refresh(account, None).await?,
+                Err(source) => {
+                    return Err(match source.index() {
+                        Some(index) if index > 0 => RiskError::Caller { index: index - 1, source },
+                        _ => source.into(),
+                    });
+                }
             }
         }
-        Ok(())
+        Err(RiskError::Contended { tries: SETTLE_TRIES })
     }
 
     /// Applies our operations and the caller's as one batch.
@@ -395,7 +340,7 @@ impl RiskEngine {
             Ok(applied) => return Ok(applied),
             Err(source) => source,
         };
-        Err(match index_of(&source) {
+        Err(match source.index() {
             Some(index) if index >= own => Obstacle::Error(RiskError::Caller { index: index - own, source }),
             Some(index) => match (&ops.0[index].1, &source) {
                 (
@@ -432,34 +377,6 @@ impl RiskEngine {
             }
         }
     }
-
-    /// Every counter as it is stored now: exposure and positions used, quantities being reduced, working opening orders, by
-    /// key. All are zero when no order works and nothing is held.
-    ///
-    /// # Errors
-    /// What the store says.
-    ///
-    /// # Cancel safety
-    /// Reads change nothing in the store.
-    pub async fn used(&self) -> Result<Vec<(String, Decimal)>, RiskError> {
-        let mut found = Vec::new();
-        for prefix in [ledger::USED, ledger::REDUCING, ledger::OPENING] {
-            let mut scan = Scan { limit: 1_000, ..Scan::new(prefix) };
-            loop {
-                let page = self.store.scan(&self.namespace, scan.clone()).await?;
-                for (key, entry) in &page.entries {
-                    if let Value::Counter(raw) = entry.value {
-                        found.push((key.name().to_owned(), ledger::figure(key.name(), raw)));
-                    }
-                }
-                match page.next {
-                    Some(after) => scan.after = Some(after),
-                    None => break,
-                }
-            }
-        }
-        Ok(found)
-    }
 }
 
 /// The decision after a limit's counter refused at `at` with the value `current`.
@@ -479,20 +396,5 @@ fn refused_by_store(decision: Decision, ops: &Ops, at: usize, current: i64) -> D
         }
         check.headroom = check.limit.saturating_sub(check.value);
     }
-    debug_assert!(checks.iter().all(|c| c.code != code::WOULD_FLIP), "a flip never gets as far as the store");
     Decision::over(decision.order, checks)
-}
-
-/// Which operation refused, if the error says so.
-fn index_of(error: &StoreError) -> Option<usize> {
-    match error {
-        StoreError::Mismatch { index, .. }
-        | StoreError::OutOfBounds { index, .. }
-        | StoreError::Overflow { index, .. }
-        | StoreError::WrongType { index, .. }
-        | StoreError::LeaseHeld { index, .. }
-        | StoreError::Fenced { index, .. }
-        | StoreError::AlreadyProcessed { index } => Some(*index),
-        _ => None,
-    }
 }

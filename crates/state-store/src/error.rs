@@ -130,6 +130,21 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// The place in its batch of the operation that refused, if one did.
+    #[must_use]
+    pub fn index(&self) -> Option<usize> {
+        match self {
+            Self::Mismatch { index, .. }
+            | Self::OutOfBounds { index, .. }
+            | Self::Overflow { index, .. }
+            | Self::WrongType { index, .. }
+            | Self::LeaseHeld { index, .. }
+            | Self::Fenced { index, .. }
+            | Self::AlreadyProcessed { index } => Some(*index),
+            _ => None,
+        }
+    }
+
     /// What the caller should do.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
