@@ -3,7 +3,7 @@
 mod checkpoint_file;
 mod codec;
 #[cfg(feature = "conformance")]
-mod conformance;
+pub mod conformance;
 mod error;
 mod event;
 mod export;
