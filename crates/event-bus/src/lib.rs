@@ -1,1 +1,28 @@
-//! Events between the parts of a bot and between bots, at most once or at least once
+#![doc = include_str!("../README.md")]
+
+pub mod broker;
+mod bus;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod engine;
+mod error;
+mod handler;
+mod memory;
+mod metrics;
+mod options;
+mod pattern;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+mod subscription;
+
+pub use bus::{BusConfig, BusInfo, DeadLetter, Delivery, EventBus, Limits, Published};
+pub use engine::Bus;
+pub use error::BusError;
+pub use handler::{Delivered, Handler, HandlerError, handler_fn};
+pub use memory::{MemoryBroker, MemoryEventBus};
+pub use metrics::Metrics;
+pub use options::{GroupOptions, Mode, Overflow, StartFrom, SubscribeOptions};
+pub use pattern::Pattern;
+#[cfg(feature = "sqlite")]
+pub use sqlite::{SqliteBroker, SqliteEventBus};
+pub use subscription::Subscription;

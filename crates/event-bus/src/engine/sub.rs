@@ -1,0 +1,192 @@
+//! What the bus, a subscription's tasks and its handle share.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use infra_types::Monotonic;
+use parking_lot::Mutex;
+use tokio::{
+    sync::{Notify, watch},
+    task::AbortHandle,
+};
+
+use super::{core::Core, queue::Queue};
+use crate::{BusError, Pattern, metrics::{Counters, Tally}};
+
+#[derive(Debug)]
+pub(crate) enum Kind {
+    Live(Queue),
+    Durable(Durable),
+}
+
+#[derive(Debug)]
+pub(crate) struct Durable {
+    pub(crate) group: Arc<str>,
+    pub(crate) consumer: Arc<str>,
+    pub(crate) incarnation: Arc<str>,
+    /// There may be something to claim.
+    pub(crate) wake: Notify,
+    /// Claimed and not yet settled.
+    pub(crate) held: AtomicUsize,
+    /// Until when claims that were extended last hold, in nanoseconds of the bus's monotonic clock.
+    extended_until: AtomicU64,
+}
+
+impl Durable {
+    pub(crate) fn new(group: Arc<str>, consumer: Arc<str>, incarnation: Arc<str>) -> Self {
+        Self {
+            group,
+            consumer,
+            incarnation,
+            wake: Notify::new(),
+            held: AtomicUsize::new(0),
+            extended_until: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn extended_until(&self) -> Monotonic {
+        Monotonic::from_origin(Duration::from_nanos(self.extended_until.load(Relaxed)))
+    }
+
+    pub(crate) fn set_extended_until(&self, until: Monotonic) {
+        self.extended_until.store(u64::try_from(until.since_origin().as_nanos()).unwrap_or(u64::MAX), Relaxed);
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Sub {
+    pub(crate) id: u64,
+    pub(crate) label: String,
+    pub(crate) pattern: Pattern,
+    pub(crate) kind: Kind,
+    pub(crate) counters: Counters,
+    pub(crate) stop: watch::Sender<bool>,
+    done: watch::Sender<bool>,
+    /// Something was finished: whoever waits to be drained looks again.
+    pub(crate) progress: Notify,
+    tasks: Mutex<Vec<AbortHandle>>,
+}
+
+impl Sub {
+    pub(crate) fn new(id: u64, label: String, pattern: Pattern, kind: Kind) -> Self {
+        Self {
+            id,
+            label,
+            pattern,
+            kind,
+            counters: Counters::default(),
+            stop: watch::Sender::new(false),
+            done: watch::Sender::new(false),
+            progress: Notify::new(),
+            tasks: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn tally<'a>(&'a self, core: &'a Core) -> Tally<'a> {
+        Tally(&self.counters, &core.counters)
+    }
+
+    pub(crate) fn durable(&self) -> Option<&Durable> {
+        match &self.kind {
+            Kind::Durable(durable) => Some(durable),
+            Kind::Live(_) => None,
+        }
+    }
+
+    pub(crate) fn add_task(&self, task: AbortHandle) {
+        self.tasks.lock().push(task);
+    }
+
+    /// Takes in nothing more; the tasks end when what runs has ended.
+    pub(crate) fn begin_stop(&self) {
+        self.stop.send_replace(true);
+        if let Kind::Live(queue) = &self.kind {
+            queue.close();
+        }
+    }
+
+    /// The tasks have ended.
+    pub(crate) fn finish(&self) {
+        self.done.send_replace(true);
+        self.progress.notify_waiters();
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        *self.done.borrow()
+    }
+
+    /// Ends the tasks where they await, without settling anything: what a crash does.
+    pub(crate) fn abort(&self) {
+        self.stop.send_replace(true);
+        self.tasks.lock().drain(..).for_each(|task| task.abort());
+        if let Kind::Live(queue) = &self.kind {
+            queue.close();
+        }
+        self.finish();
+    }
+
+    /// Stops within `deadline`; how many events had to be given up on.
+    pub(crate) async fn stop_by(&self, core: &Core, deadline: Monotonic) -> usize {
+        self.begin_stop();
+        let mut done = self.done.subscribe();
+        tokio::select! {
+            biased;
+            _ = done.wait_for(|done| *done) => 0,
+            () = core.clock.sleep_until(deadline) => {
+                let unfinished = match &self.kind {
+                    Kind::Live(queue) => {
+                        let dropped = queue.discard();
+                        self.tally(core).add(|c| &c.dropped, dropped as u64);
+                        let (accepted, finished) = queue.progress();
+                        dropped + usize::try_from(accepted - finished).unwrap_or(usize::MAX)
+                    }
+                    Kind::Durable(durable) => durable.held.load(Relaxed),
+                };
+                self.abort();
+                unfinished
+            }
+        }
+    }
+
+    /// See [`crate::Subscription::drained`].
+    pub(crate) async fn drained(&self, core: &Core) -> Result<(), BusError> {
+        let mut through = None;
+        let target = match &self.kind {
+            Kind::Live(queue) => queue.progress().0,
+            Kind::Durable(_) => 0,
+        };
+        loop {
+            let progress = self.progress.notified();
+            tokio::pin!(progress);
+            // Registered before the look, so that nothing that ends in between is missed.
+            progress.as_mut().enable();
+            match &self.kind {
+                Kind::Live(queue) if queue.progress().1 >= target => return Ok(()),
+                Kind::Live(_) => {}
+                // While this process handles something of its own, asking the store is pointless for all but the target.
+                Kind::Durable(d) if through.is_some() && d.held.load(Relaxed) > 0 => {}
+                Kind::Durable(d) => {
+                    let seen = core.broker.progress(&d.group, through).await?;
+                    if !seen.is_pending {
+                        return Ok(());
+                    }
+                    through = Some(seen.through);
+                }
+            }
+            if self.is_done() {
+                return Err(BusError::Stopped);
+            }
+            if core.broker.info().shared_between_processes {
+                // Another process may be the one that handles it.
+                tokio::select! { () = progress => {}, () = core.clock.sleep(core.config.poll_interval) => {} }
+            } else {
+                progress.await;
+            }
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Why a bus refused, by what the caller should do.
+
+use infra_types::{ErrorKind, InvalidValue};
+
+/// A refusal. Unless it is `Ambiguous`, `SubscriberFull` or `Unfinished`, nothing was changed.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum BusError {
+    /// A request makes no sense.
+    #[error("invalid request: {rule}")]
+    Invalid {
+        /// The rule, as an instruction.
+        rule: String,
+    },
+    /// Something is larger than the bus takes.
+    #[error("{what} is too large: {found} bytes, at most {max}; store it elsewhere and publish its name")]
+    TooLarge {
+        /// Which part of the envelope.
+        what: &'static str,
+        /// Its size in bytes.
+        found: usize,
+        /// The largest size in bytes.
+        max: usize,
+    },
+    /// A group has not worked off what it was sent; publishing on would grow without end.
+    #[error("group {group} has {pending} events waiting, the most there may be: start its consumers or remove it")]
+    BacklogFull {
+        /// Which group.
+        group: String,
+        /// How many wait.
+        pending: u64,
+    },
+    /// A live subscriber with policy `Error` had no room; every other subscriber got the event.
+    #[error("subscription {subscription} is full and asked to be told: slow down or widen it")]
+    SubscriberFull {
+        /// Its label.
+        subscription: String,
+    },
+    /// The group exists with another pattern.
+    #[error("group {group} was created for {stored:?}, not {asked:?}: use another name or remove the group first")]
+    GroupDiffers {
+        /// Which group.
+        group: String,
+        /// The pattern it has.
+        stored: String,
+        /// The pattern that was asked for.
+        asked: String,
+    },
+    /// There is no such group.
+    #[error("no group is called {group}: subscribe to create it")]
+    NoGroup {
+        /// Which name.
+        group: String,
+    },
+    /// Somebody in this process already consumes under that name.
+    #[error("consumer {consumer} of group {group} is already running here: give each its own name")]
+    ConsumerInUse {
+        /// Which group.
+        group: String,
+        /// Which consumer name.
+        consumer: String,
+    },
+    /// The subscription was stopped, so it will handle nothing more.
+    #[error("the subscription was stopped")]
+    Stopped,
+    /// The bus was closed.
+    #[error("the bus is closed")]
+    Closed,
+    /// Closing gave up on handlers that did not end in time; their stored events will be delivered again.
+    #[error("{unfinished} events were still being handled at the deadline ({subscriptions}): they will come again if stored")]
+    Unfinished {
+        /// How many events.
+        unfinished: usize,
+        /// Whose, by label.
+        subscriptions: String,
+    },
+    /// The reply was lost: the event may or may not be stored. Publish it again **with the same id**.
+    #[error("the event may or may not be stored ({reason}): publish it again with the same id")]
+    Ambiguous {
+        /// What was seen.
+        reason: String,
+    },
+    /// The database failed; nothing was changed.
+    #[error("{message}")]
+    Backend {
+        /// What to do, in the backend's words.
+        message: String,
+        /// Its class.
+        kind: ErrorKind,
+    },
+}
+
+impl BusError {
+    /// What the caller should do.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Invalid { .. } | Self::TooLarge { .. } | Self::NoGroup { .. } => ErrorKind::Invalid,
+            Self::BacklogFull { .. } | Self::SubscriberFull { .. } => ErrorKind::LimitExceeded,
+            Self::GroupDiffers { .. } | Self::ConsumerInUse { .. } => ErrorKind::Conflict,
+            Self::Stopped | Self::Closed => ErrorKind::Unavailable,
+            Self::Unfinished { .. } | Self::Ambiguous { .. } => ErrorKind::Ambiguous,
+            Self::Backend { kind, .. } => *kind,
+        }
+    }
+}
+
+impl From<InvalidValue> for BusError {
+    fn from(e: InvalidValue) -> Self {
+        Self::Invalid { rule: e.to_string() }
+    }
+}
+
+#[cfg(feature = "sqlite")]
+impl From<infra_backends::BackendError> for BusError {
+    fn from(e: infra_backends::BackendError) -> Self {
+        match (e.kind(), e) {
+            (_, infra_backends::BackendError::Ambiguous { reason }) => Self::Ambiguous { reason },
+            (kind, e) => Self::Backend { message: e.to_string(), kind },
+        }
+    }
+}

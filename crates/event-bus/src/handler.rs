@@ -1,0 +1,69 @@
+//! What a subscriber does with an event.
+
+use std::{future::Future, sync::Arc};
+
+use async_trait::async_trait;
+use infra_types::Envelope;
+
+/// An event as a handler gets it.
+#[derive(Debug, Clone)]
+pub struct Delivered {
+    /// The event; its topic is the real one, never the pattern.
+    pub envelope: Arc<Envelope>,
+    /// Which delivery to this group this is, from 1. A higher number says that an earlier one failed or that its consumer died,
+    /// so its effect may already be there.
+    pub attempt: u32,
+    /// Whether it comes from a replay of history rather than from its publisher; always false as yet.
+    pub is_replay: bool,
+}
+
+/// Why a handler did not do its work. On an at-most-once subscription either is counted and forgotten.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HandlerError {
+    /// It may work later: deliver it again after the backoff, and to the dead letters when the attempts are used up.
+    #[error("{0}")]
+    Retry(String),
+    /// It never will: to the dead letters at once.
+    #[error("{0}")]
+    Poison(String),
+}
+
+/// Handles the events of one subscription.
+///
+/// Events of one key come one after another; events of different keys at the same time only if the subscription asks for
+/// `concurrency`. The correlation of the envelope is current ([`infra_types::ExecutionContext`]) while it runs. A panic, and
+/// running past the subscription's timeout, count as `Retry`. Since an at-least-once event may come twice, an effect that must
+/// happen once has to recognise `envelope.id`.
+#[async_trait]
+pub trait Handler: Send + Sync {
+    /// Does the work; the event is acknowledged only after `Ok`.
+    ///
+    /// # Errors
+    /// `Retry` or `Poison`, as the reason for the failure is.
+    ///
+    /// # Cancel safety
+    /// It is dropped where it awaits when its time runs out or the bus gives up waiting for it.
+    async fn handle(&self, event: Delivered) -> Result<(), HandlerError>;
+}
+
+struct FnHandler<F>(F);
+
+#[async_trait]
+impl<F, Fut> Handler for FnHandler<F>
+where
+    F: Fn(Delivered) -> Fut + Send + Sync,
+    Fut: Future<Output = Result<(), HandlerError>> + Send,
+{
+    async fn handle(&self, event: Delivered) -> Result<(), HandlerError> {
+        (self.0)(event).await
+    }
+}
+
+/// A handler from a function.
+pub fn handler_fn<F, Fut>(f: F) -> Arc<dyn Handler>
+where
+    F: Fn(Delivered) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
+{
+    Arc::new(FnHandler(f))
+}
