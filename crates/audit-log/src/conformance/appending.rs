@@ -26,7 +26,8 @@ pub async fn the_same_event_again_is_the_same_place(fixture: &mut dyn Fixture) {
     let again = log.append(event(fixture, 1)).await.expect("appended before");
     assert_eq!(again.index, 1);
     assert_eq!(log.head().await.expect("head"), head);
-    let mixed = log.append_batch(vec![event(fixture, 3), event(fixture, 0), event(fixture, 4)]).await.expect("appended");
+    let mixed =
+        log.append_batch(vec![event(fixture, 3), event(fixture, 0), event(fixture, 4)]).await.expect("appended");
     assert_eq!(mixed.iter().map(|r| r.index).collect::<Vec<_>>(), [3, 0, 4]);
 }
 
@@ -60,7 +61,8 @@ pub async fn a_batch_is_all_or_nothing(fixture: &mut dyn Fixture) {
 /// The rule for ids holds inside a batch too.
 pub async fn a_batch_may_repeat_an_event_but_not_an_id(fixture: &mut dyn Fixture) {
     let log = fixture.log();
-    let receipts = log.append_batch(vec![event(fixture, 0), event(fixture, 1), event(fixture, 0)]).await.expect("appended");
+    let receipts =
+        log.append_batch(vec![event(fixture, 0), event(fixture, 1), event(fixture, 0)]).await.expect("appended");
     assert_eq!(receipts.iter().map(|r| r.index).collect::<Vec<_>>(), [0, 1, 0]);
     let mut other = event(fixture, 2);
     other.action = "cancel".into();
