@@ -1,6 +1,7 @@
 //! Time comes in by parameter, so that a test or a replay owns it.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     future::Future,
     ops::{Add, Sub},
@@ -128,7 +129,9 @@ impl Clock for SystemClock {
 struct Manual {
     now: Duration,
     wall: Timestamp,
-    sleepers: Vec<(Duration, Waker)>,
+    /// One entry a sleep that was polled: its deadline and who to wake.
+    sleepers: BTreeMap<u64, (Duration, Waker)>,
+    next_sleep: u64,
 }
 
 /// A clock that moves only when told to: for tests, backtests and replays. Clones share the time.
@@ -146,7 +149,7 @@ impl ManualClock {
     /// A clock whose wall time is `wall`.
     #[must_use]
     pub fn starting_at(wall: Timestamp) -> Self {
-        Self(Arc::new(Mutex::new(Manual { now: Duration::from_secs(3_600), wall, sleepers: Vec::new() })))
+        Self(Arc::new(Mutex::new(Manual { now: Duration::from_secs(3_600), wall, sleepers: BTreeMap::new(), next_sleep: 0 })))
     }
 
     /// Moves both clocks forward and wakes whoever waited for it.
@@ -156,9 +159,7 @@ impl ManualClock {
             t.now = t.now.saturating_add(by);
             t.wall = t.wall.saturating_add(by);
             let now = t.now;
-            let (due, later) = std::mem::take(&mut t.sleepers).into_iter().partition(|(at, _)| *at <= now);
-            t.sleepers = later;
-            Vec::into_iter(due).map(|(_, waker)| waker).collect()
+            t.sleepers.extract_if(.., |_, (at, _)| *at <= now).map(|(_, (_, waker))| waker).collect()
         };
         due.into_iter().for_each(Waker::wake);
     }
@@ -179,6 +180,7 @@ impl ManualClock {
 
 struct ManualSleep {
     clock: ManualClock,
+    id: u64,
     deadline: Duration,
 }
 
@@ -189,10 +191,14 @@ impl Future for ManualSleep {
         if t.now >= self.deadline {
             return Poll::Ready(());
         }
-        if !t.sleepers.iter().any(|(at, waker)| *at == self.deadline && waker.will_wake(cx.waker())) {
-            t.sleepers.push((self.deadline, cx.waker().clone()));
-        }
+        t.sleepers.insert(self.id, (self.deadline, cx.waker().clone()));
         Poll::Pending
+    }
+}
+
+impl Drop for ManualSleep {
+    fn drop(&mut self) {
+        self.clock.0.lock().sleepers.remove(&self.id);
     }
 }
 
@@ -206,7 +212,12 @@ impl Clock for ManualClock {
     }
 
     fn sleep_until(&self, deadline: Monotonic) -> Sleep {
-        Box::pin(ManualSleep { clock: self.clone(), deadline: deadline.0 })
+        let id = {
+            let mut t = self.0.lock();
+            t.next_sleep += 1;
+            t.next_sleep
+        };
+        Box::pin(ManualSleep { clock: self.clone(), id, deadline: deadline.0 })
     }
 }
 
