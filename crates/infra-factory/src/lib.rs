@@ -1,1 +1,25 @@
-//! Composes the crates from a preset, and holds the order gate
+#![doc = include_str!("../README.md")]
+
+pub mod gate;
+mod error;
+mod infrastructure;
+mod instance;
+mod limits;
+mod wiring;
+
+pub use error::FactoryError;
+pub use infrastructure::{CloseReport, Infrastructure, InfrastructureBuilder, create_infrastructure};
+pub use wiring::outbox::{AuditRow, Outbox};
+
+/// The capabilities that a bot uses by themselves, so that one dependency is enough.
+pub use infra_audit_log as audit_log;
+pub use infra_config as config;
+pub use infra_emergency as emergency;
+pub use infra_event_bus as event_bus;
+pub use infra_latency_monitor as latency_monitor;
+pub use infra_resilience as resilience;
+pub use infra_risk_engine as risk_engine;
+pub use infra_state_store as state_store;
+pub use infra_types as types;
+
+pub use infra_config::Preset;

@@ -1,0 +1,268 @@
+//! The one way an order leaves: approve → [`Approved`] → place → report.
+//!
+//! Approval writes the reservation, the order's record and the rows for audit and events in **one batch**; a report writes the
+//! position, the account, the release and the record in one batch. So whatever is killed when, the ledger is whole, and
+//! [`OrderGate::reconcile`] finds out about the orders whose end is not written down.
+
+mod approved;
+mod cancel;
+mod error;
+mod ledger;
+mod place;
+mod reconcile;
+mod record;
+mod report;
+mod rows;
+mod sink;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use infra_emergency::{EmergencyController, Stance};
+use infra_latency_monitor::Recorder;
+use infra_risk_engine::{Approval, RiskEngine, RiskError};
+use infra_state_store::{Batch, Op, StateStore, StoreError, When};
+use infra_types::{BotId, Clock, Monotonic, Namespace, Order, OrderId};
+use parking_lot::Mutex;
+
+pub use self::{
+    approved::Approved,
+    error::GateError,
+    place::Placed,
+    reconcile::{NotAtVenue, Reconciled},
+    record::OrderRecord,
+    report::Reported,
+    sink::{OrderSink, Placement, SinkError, VenueOrder},
+};
+use self::{ledger::OrderLedger, rows::Rows};
+use crate::wiring::breach_halts;
+
+/// How the gate waits and gives up.
+#[derive(Debug, Clone)]
+pub struct GateConfig {
+    /// How long an approval may wait to be placed. Default 5 s.
+    pub approval_ttl: Duration,
+    /// How often one order is sent, at most, if the venue surely does not have it. Default 5.
+    pub attempts_max: u32,
+    /// How often the venue is asked about an order whose reply was lost, per attempt. Default 5.
+    pub queries_max: u32,
+    /// How long to wait between those.
+    pub backoff: infra_types::Backoff,
+    /// Whether a refusal by a loss limit halts trading. Default true.
+    pub halt_on_breach: bool,
+}
+
+impl Default for GateConfig {
+    fn default() -> Self {
+        let ms = Duration::from_millis;
+        let backoff = infra_types::Backoff::new(ms(2), ms(500), 3, infra_types::Jitter::Equal).unwrap_or_default();
+        Self { approval_ttl: Duration::from_secs(5), attempts_max: 5, queries_max: 5, backoff, halt_on_breach: true }
+    }
+}
+
+/// What the gate is made of.
+pub struct GateParts {
+    /// Whose orders these are.
+    pub bot: BotId,
+    /// Where money-critical state lives; the same store and namespace that `risk` uses.
+    pub ledger: Arc<dyn StateStore>,
+    /// Its namespace.
+    pub namespace: Namespace,
+    /// The limits.
+    pub risk: Arc<RiskEngine>,
+    /// The kill switch.
+    pub emergency: Arc<EmergencyController>,
+    /// The clock that decisions are dated by: the system's, or a replay's.
+    pub decision_clock: Arc<dyn Clock>,
+    /// The clock that tokens expire by.
+    pub system_clock: Arc<dyn Clock>,
+    /// Where approvals are timed.
+    pub approve_latency: Recorder,
+    /// Where placements are timed.
+    pub place_latency: Recorder,
+    /// Where reports are timed.
+    pub report_latency: Recorder,
+}
+
+/// The gate. Share it as `Arc<OrderGate>`.
+pub struct OrderGate {
+    parts: GateParts,
+    config: GateConfig,
+    orders: OrderLedger,
+    rows: Rows,
+    /// Approvals that were not placed yet, by when their token expires.
+    waiting: Mutex<BTreeMap<OrderId, Monotonic>>,
+}
+
+impl std::fmt::Debug for OrderGate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OrderGate").field("bot", &self.parts.bot).finish_non_exhaustive()
+    }
+}
+
+impl OrderGate {
+    /// Puts the gate together; no I/O.
+    #[must_use]
+    pub fn new(parts: GateParts, config: GateConfig) -> Self {
+        let orders = OrderLedger::new(Arc::clone(&parts.ledger), parts.namespace.clone());
+        let rows = Rows::new(parts.bot.clone());
+        Self { parts, config, orders, rows, waiting: Mutex::default() }
+    }
+
+    /// Asks for an order to be allowed: kill switch, limits, reservation and a durable record, in this order.
+    ///
+    /// # Errors
+    /// `Refused` and `Halted` with the reasons; `DuplicateOrderId`; whatever else the ledger says. On any error nothing is held.
+    ///
+    /// # Cancel safety
+    /// Dropping the future may leave an approved order that was never placed; [`OrderGate::reconcile`] ends it.
+    pub async fn approve(&self, order: Order) -> Result<Approved<Order>, GateError> {
+        self.approve_with(order, Vec::new()).await
+    }
+
+    /// As [`OrderGate::approve`]; `ops` (an inbox mark, a cursor) are in the batch of the decision, **whether it is an approval or
+    /// a refusal**, so that what caused the order is done exactly when the order is decided.
+    ///
+    /// # Errors
+    /// As [`OrderGate::approve`]; `Caller` if one of `ops` refuses.
+    ///
+    /// # Cancel safety
+    /// As [`OrderGate::approve`].
+    pub async fn approve_with(&self, order: Order, ops: Vec<Op>) -> Result<Approved<Order>, GateError> {
+        let began = self.parts.system_clock.now();
+        let decided = self.decide(order, ops).await;
+        let took = self.parts.system_clock.now().since(began);
+        match &decided {
+            Ok(_) => self.parts.approve_latency.record(took),
+            Err(_) => self.parts.approve_latency.record_failed(took),
+        }
+        decided
+    }
+
+    async fn decide(&self, order: Order, ops: Vec<Op>) -> Result<Approved<Order>, GateError> {
+        self.sweep().await?;
+        let stance = match self.parts.emergency.stance() {
+            Stance::Open => infra_risk_engine::Stance::Open,
+            Stance::ReduceOnly => infra_risk_engine::Stance::ReduceOnly,
+            Stance::Closed => {
+                let refused =
+                    GateError::Halted { order: order.id.clone(), state: self.parts.emergency.state().to_string() };
+                return Err(self.refuse(&order, refused, ops).await);
+            }
+        };
+        let approved_at = self.parts.decision_clock.wall();
+        let wanted = order.clone();
+        let keys = self.orders.keys(&order.id)?;
+        // Before the caller's operations come ours: the id was never used, and the record.
+        let compose = |approval: &Approval| {
+            let record = OrderRecord::new(approval.order.clone(), approval.reservation.clone(), approved_at);
+            let mut own = vec![
+                Op::Check { key: keys.done.clone(), when: When::Absent },
+                ledger::set(&keys.open, &record, When::Absent),
+            ];
+            own.extend(self.rows.approved(&record, &approval.decision));
+            own.extend(ops.iter().cloned());
+            own
+        };
+        let own_count = 2 + rows::APPROVED_ROWS;
+        match self.parts.risk.check_and_reserve(order, stance, &compose).await {
+            Ok(approval) => {
+                let expires = self.parts.system_clock.now() + self.config.approval_ttl;
+                self.waiting.lock().insert(approval.order.id.clone(), expires);
+                Ok(Approved::new(approval.order, approved_at, expires, 1))
+            }
+            Err(RiskError::Refused(decision)) => {
+                if self.config.halt_on_breach {
+                    breach_halts::on_refusal(&self.parts.emergency, &decision).await;
+                }
+                Err(self.refuse(&wanted, GateError::Refused(decision), ops).await)
+            }
+            Err(RiskError::Caller { index, source: StoreError::Mismatch { .. } }) if index < 2 => {
+                Err(GateError::DuplicateOrderId { order: wanted.id })
+            }
+            Err(RiskError::Caller { index, source }) if index >= own_count => {
+                Err(GateError::Caller { index: index - own_count, source })
+            }
+            Err(RiskError::Caller { source, .. }) => Err(GateError::Store(source)),
+            Err(RiskError::Contended { .. }) => Err(GateError::Contended),
+            Err(other) => Err(GateError::Risk(other)),
+        }
+    }
+
+    /// Writes the refusal down, with the caller's operations. What is answered is the refusal, unless it could not be written.
+    async fn refuse(&self, order: &Order, refusal: GateError, ops: Vec<Op>) -> GateError {
+        let own = self.rows.refused(order, &refusal, self.parts.decision_clock.wall());
+        let own_count = own.len();
+        let mut batch = Batch::new(self.parts.namespace.clone());
+        batch.extend(own);
+        batch.extend(ops);
+        match self.parts.ledger.apply(batch).await {
+            Ok(_) => refusal,
+            Err(e) => error_at_caller(e, own_count),
+        }
+    }
+
+    /// The orders whose end is not written down, as the ledger has them.
+    ///
+    /// # Errors
+    /// What the ledger says.
+    ///
+    /// # Cancel safety
+    /// Reads change nothing.
+    pub async fn open_orders(&self) -> Result<Vec<OrderRecord>, GateError> {
+        self.orders.list_open().await
+    }
+
+    /// The orders that are over, by id.
+    ///
+    /// # Errors
+    /// What the ledger says.
+    ///
+    /// # Cancel safety
+    /// Reads change nothing.
+    pub async fn done_orders(&self) -> Result<Vec<OrderRecord>, GateError> {
+        self.orders.list_done().await
+    }
+
+    /// One order as the ledger has it.
+    ///
+    /// # Errors
+    /// What the ledger says.
+    ///
+    /// # Cancel safety
+    /// Reads change nothing.
+    pub async fn order(&self, id: &OrderId) -> Result<Option<OrderRecord>, GateError> {
+        Ok(self.orders.load(id).await?.map(|stored| stored.record))
+    }
+
+    /// Whether any order was approved or placed by this process and is not over. One lock, no I/O.
+    #[must_use]
+    pub fn has_open_orders(&self) -> bool {
+        self.orders.open_count() > 0
+    }
+
+    /// Gives back what approvals hold whose token expired unplaced; how many there were. `approve` does it by itself.
+    ///
+    /// # Errors
+    /// What the ledger says; what was not swept is swept the next time.
+    ///
+    /// # Cancel safety
+    /// Each order is swept wholly or not at all.
+    pub async fn sweep(&self) -> Result<usize, GateError> {
+        let now = self.parts.system_clock.now();
+        let due: Vec<OrderId> =
+            self.waiting.lock().iter().filter(|(_, expires)| **expires <= now).map(|(id, _)| id.clone()).collect();
+        for id in &due {
+            self.discard(id).await?;
+            self.waiting.lock().remove(id);
+        }
+        Ok(due.len())
+    }
+}
+
+/// Tells an error of the caller's operations from one of ours, by the place in the batch.
+fn error_at_caller(e: StoreError, own_count: usize) -> GateError {
+    match e.index() {
+        Some(index) if index >= own_count => GateError::Caller { index: index - own_count, source: e },
+        _ => GateError::Store(e),
+    }
+}

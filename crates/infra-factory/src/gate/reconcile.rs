@@ -1,0 +1,81 @@
+//! After a start: what became of the orders whose end is not written down?
+
+use infra_types::{Order, OrderStatus};
+
+use super::{GateError, OrderGate, approved::Approved, sink::OrderSink};
+
+/// What to do with an approved order that the venue never had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotAtVenue {
+    /// Send it now, under the same client order id and reservation, if the kill switch lets it.
+    Send,
+    /// Give it up and release what it held.
+    Discard,
+}
+
+/// What reconciliation found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Reconciled {
+    /// Open orders that were asked about.
+    pub asked: usize,
+    /// Those that the venue has or had.
+    pub at_venue: usize,
+    /// Those that were sent now.
+    pub sent: usize,
+    /// Those that were given up.
+    pub discarded: usize,
+    /// Those that the venue could not tell about: they count as live.
+    pub unknown: usize,
+}
+
+impl OrderGate {
+    /// Asks the venue about every open order and reports what it says, so that ledger and venue agree. Call it before the first new
+    /// order of a run.
+    ///
+    /// # Errors
+    /// What the ledger says. A venue that does not answer is not an error: those orders stay open and are counted.
+    ///
+    /// # Cancel safety
+    /// Each order is reconciled wholly or not at all; calling again goes on.
+    pub async fn reconcile(&self, sink: &dyn OrderSink, policy: NotAtVenue) -> Result<Reconciled, GateError> {
+        let mut result = Reconciled::default();
+        for record in self.open_orders().await? {
+            result.asked += 1;
+            self.orders.note(&record);
+            let id = record.order.id.clone();
+            match self.ask(&id, sink).await {
+                Ok(true) => result.at_venue += 1,
+                Err(GateError::Venue(_)) => result.unknown += 1,
+                Err(e) => return Err(e),
+                // Only an order without a word from the venue can be missing there honestly.
+                Ok(false) if matches!(record.status, OrderStatus::New | OrderStatus::Sent | OrderStatus::Unknown) => {
+                    self.settle_missing(record.order, record.approved_at, sink, policy, &mut result).await?;
+                }
+                Ok(false) => result.unknown += 1,
+            }
+        }
+        Ok(result)
+    }
+
+    async fn settle_missing(
+        &self,
+        order: Order,
+        approved_at: infra_types::Timestamp,
+        sink: &dyn OrderSink,
+        policy: NotAtVenue,
+        result: &mut Reconciled,
+    ) -> Result<(), GateError> {
+        if policy == NotAtVenue::Discard {
+            self.discard(&order.id).await?;
+            result.discarded += 1;
+            return Ok(());
+        }
+        let expires = self.parts.system_clock.now() + self.config.approval_ttl;
+        match self.send(Approved::new(order, approved_at, expires, 1), sink).await {
+            Ok(_) => result.sent += 1,
+            Err(GateError::Halted { .. }) => result.discarded += 1,
+            Err(e) => return Err(e),
+        }
+        Ok(())
+    }
+}

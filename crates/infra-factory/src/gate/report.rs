@@ -1,0 +1,164 @@
+//! What venues say comes back here, and nowhere else.
+
+use infra_risk_engine::{Outcome, RiskError, Settled};
+use infra_state_store::{Batch, Op, StoreError};
+use infra_types::{Decimal, Execution, OrderId, OrderStatus};
+
+use super::{
+    GateError, OrderGate, error_at_caller,
+    ledger::Stored,
+    record::{OrderRecord, Step},
+};
+
+/// How often a report is tried again after another process changed the same records.
+const TRIES_MAX: u32 = 16;
+
+/// What a report did.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Reported {
+    /// It was counted; the order as it is now.
+    Counted {
+        /// The order.
+        record: Box<OrderRecord>,
+        /// What a fill realised, in the account's currency, before fees.
+        realised: Option<Decimal>,
+    },
+    /// It was counted before; only the caller's operations happened.
+    Duplicate,
+    /// It says nothing new; only the caller's operations happened.
+    Stale,
+}
+
+impl OrderGate {
+    /// Counts an execution report: the order's state, the position, fees, P&L and the release of what it held, in one batch.
+    /// The same report counts once.
+    ///
+    /// # Errors
+    /// `UnknownOrder`, `ReportRefused`, or what the ledger says; then nothing was counted, and reporting it again is right.
+    ///
+    /// # Cancel safety
+    /// Dropping the future may leave it counted, never half; reporting it again is right.
+    pub async fn report(&self, execution: Execution) -> Result<Reported, GateError> {
+        self.report_with(execution, Vec::new()).await
+    }
+
+    /// As [`OrderGate::report`]; `ops` are in the same batch, also where the report says nothing new.
+    ///
+    /// # Errors
+    /// As [`OrderGate::report`]; `Caller` if one of `ops` refuses.
+    ///
+    /// # Cancel safety
+    /// As [`OrderGate::report`].
+    pub async fn report_with(&self, execution: Execution, ops: Vec<Op>) -> Result<Reported, GateError> {
+        let began = self.parts.system_clock.now();
+        let reported = self.count(&execution, &ops).await;
+        self.parts.report_latency.record(self.parts.system_clock.now().since(began));
+        reported
+    }
+
+    async fn count(&self, execution: &Execution, ops: &[Op]) -> Result<Reported, GateError> {
+        for _ in 0..TRIES_MAX {
+            let stored = self.orders.load(&execution.order).await?;
+            let stored = stored.ok_or_else(|| GateError::UnknownOrder { order: execution.order.clone() })?;
+            let step = stored.record.step(execution);
+            let (next, outcome) = match &step {
+                Step::Duplicate => return self.only_callers(ops).await.map(|()| Reported::Duplicate),
+                Step::Stale => return self.only_callers(ops).await.map(|()| Reported::Stale),
+                Step::TooMany => return Err(GateError::ReportRefused { order: execution.order.clone() }),
+                Step::Moves(next) => (next, None),
+                Step::Ends(next) => (next, Some(Outcome::End)),
+                Step::Fills { next, fill, is_last } => (next, Some(Outcome::Fill { fill, is_last: *is_last })),
+            };
+            match self.write(&stored, next.clone(), outcome, Some(execution), ops).await? {
+                Some(reported) => return Ok(reported),
+                // Somebody else reported on the same order in between: look again.
+                None => continue,
+            }
+        }
+        Err(GateError::Contended)
+    }
+
+    /// Ends an order that was never sent.
+    pub(super) async fn discard(&self, id: &OrderId) -> Result<(), GateError> {
+        for _ in 0..TRIES_MAX {
+            let Some(stored) = self.orders.load(id).await? else { return Ok(()) };
+            if stored.record.status.is_terminal() {
+                return Ok(());
+            }
+            let mut next = stored.record.clone();
+            next.status = OrderStatus::Discarded;
+            if self.write(&stored, next, Some(Outcome::End), None, &[]).await?.is_some() {
+                return Ok(());
+            }
+        }
+        Err(GateError::Contended)
+    }
+
+    /// One batch: what risk settles, the record, the rows, the caller's operations. `None` if the record has changed since.
+    async fn write(
+        &self,
+        stored: &Stored,
+        next: OrderRecord,
+        outcome: Option<Outcome<'_>>,
+        execution: Option<&Execution>,
+        ops: &[Op],
+    ) -> Result<Option<Reported>, GateError> {
+        let order = stored.record.order.clone();
+        let at = self.parts.decision_clock.wall();
+        let compose = |next: &OrderRecord, settled: Option<&Settled>| -> Result<(Vec<Op>, usize), GateError> {
+            let mut all = self.orders.replace(stored, next)?;
+            all.extend(self.rows.reported(next, execution, settled, at));
+            let own_count = all.len();
+            all.extend(ops.iter().cloned());
+            Ok((all, own_count))
+        };
+        let (record, realised) = match outcome {
+            None => {
+                let (all, own_count) = compose(&next, None)?;
+                let mut batch = Batch::new(self.parts.namespace.clone());
+                batch.extend(all);
+                match self.parts.ledger.apply(batch).await {
+                    Ok(_) => (next, None),
+                    Err(e @ StoreError::Mismatch { .. }) if e.index() == Some(0) => return Ok(None),
+                    Err(e) => return Err(error_at_caller(e, own_count)),
+                }
+            }
+            Some(outcome) => {
+                let is_fill = matches!(outcome, Outcome::Fill { .. });
+                let with_reservation = |settled: &Settled| {
+                    let mut next = next.clone();
+                    next.reservation = settled.reservation.clone();
+                    next
+                };
+                // Keys were checked when the order was approved, so composing cannot fail any more.
+                let own_count = compose(&next, None)?.1;
+                let ops_of = |settled: &Settled| {
+                    compose(&with_reservation(settled), Some(settled)).map(|(all, _)| all).unwrap_or_default()
+                };
+                let reservation = stored.record.reservation.clone();
+                match self.parts.risk.settle(&order, &reservation, outcome, &ops_of).await {
+                    Ok(settled) => (with_reservation(&settled), is_fill.then_some(settled.realised)),
+                    Err(RiskError::Caller { index: 0, source: StoreError::Mismatch { .. } }) => return Ok(None),
+                    Err(RiskError::Caller { index, source }) if index >= own_count => {
+                        return Err(GateError::Caller { index: index - own_count, source });
+                    }
+                    Err(RiskError::Caller { source, .. }) => return Err(GateError::Store(source)),
+                    Err(RiskError::Contended { .. }) => return Err(GateError::Contended),
+                    Err(other) => return Err(GateError::Risk(other)),
+                }
+            }
+        };
+        self.orders.note(&record);
+        Ok(Some(Reported::Counted { record: Box::new(record), realised }))
+    }
+
+    async fn only_callers(&self, ops: &[Op]) -> Result<(), GateError> {
+        if ops.is_empty() {
+            return Ok(());
+        }
+        let mut batch = Batch::new(self.parts.namespace.clone());
+        batch.extend(ops.iter().cloned());
+        self.parts.ledger.apply(batch).await.map(|_| ()).map_err(|e| error_at_caller(e, 0))
+    }
+}

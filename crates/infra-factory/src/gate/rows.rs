@@ -1,0 +1,114 @@
+//! What the gate tells the audit log and the bus, as outbox rows of the batch that makes it true.
+
+use std::collections::BTreeMap;
+
+use infra_risk_engine::{Decision, Settled};
+use infra_state_store::Op;
+use infra_types::{BotId, Execution, ExecutionKind, Order, Timestamp};
+
+use super::{error::GateError, record::OrderRecord};
+use crate::wiring::outbox::{AuditRow, Outbox};
+
+/// How many operations [`Rows::approved`] makes.
+pub(super) const APPROVED_ROWS: usize = 1;
+
+pub(super) struct Rows {
+    bot: BotId,
+    outbox: Outbox,
+}
+
+impl Rows {
+    pub(super) fn new(bot: BotId) -> Self {
+        let outbox = Outbox::of(&bot);
+        Self { bot, outbox }
+    }
+
+    fn row(&self, id: String, kind: &str, action: &str, order: &Order, at: Timestamp) -> AuditRow {
+        let details = BTreeMap::from([
+            ("side".to_owned(), format!("{:?}", order.side).to_lowercase()),
+            ("qty".to_owned(), order.qty.to_string()),
+            ("price".to_owned(), order.kind.price().to_string()),
+            ("strategy".to_owned(), order.strategy.to_string()),
+            ("account".to_owned(), order.account.to_string()),
+        ]);
+        AuditRow {
+            id,
+            kind: kind.to_owned(),
+            at,
+            user: order.user.clone(),
+            correlation: infra_types::ExecutionContext::current().map(|c| c.correlation),
+            source: format!("bot/{}", self.bot),
+            resource: format!("order/{}", order.id),
+            action: action.to_owned(),
+            symbol: Some(order.instrument.symbol.clone()),
+            details,
+        }
+    }
+
+    pub(super) fn approved(&self, record: &OrderRecord, decision: &Decision) -> Vec<Op> {
+        let order = &record.order;
+        let mut row = self.row(format!("approve.{}", order.id), "ORDER_APPROVED", "approve", order, record.approved_at);
+        row.details.insert("checks".into(), decision.checks.len().to_string());
+        vec![self.outbox.audit(&row)]
+    }
+
+    pub(super) fn refused(&self, order: &Order, refusal: &GateError, at: Timestamp) -> Vec<Op> {
+        // An id may be refused and used again; the time tells those rows apart.
+        let id = format!("refuse.{}.{}", order.id, at.as_nanos());
+        let mut row = self.row(id, "RISK_ALERT", "refuse", order, at);
+        row.details.insert("code".into(), refusal.code().into());
+        row.details.insert("reason".into(), refusal.to_string());
+        vec![self.outbox.audit(&row)]
+    }
+
+    pub(super) fn reported(
+        &self,
+        next: &OrderRecord,
+        execution: Option<&Execution>,
+        settled: Option<&Settled>,
+        at: Timestamp,
+    ) -> Vec<Op> {
+        let Some(execution) = execution else {
+            let id = format!("discard.{}", next.order.id);
+            return vec![self.outbox.audit(&self.row(id, "ORDER_DISCARDED", "discard", &next.order, at))];
+        };
+        let (kind, action) = match &execution.kind {
+            ExecutionKind::Acknowledged { .. } => ("ORDER_PLACED", "acknowledge"),
+            ExecutionKind::Filled(_) => ("SIGNAL_EXECUTED", "fill"),
+            ExecutionKind::Cancelled => ("ORDER_CANCELLED", "cancel"),
+            ExecutionKind::Rejected { .. } => ("ORDER_REJECTED", "reject"),
+            ExecutionKind::Expired => ("ORDER_EXPIRED", "expire"),
+            _ => ("ORDER_UNKNOWN", "lose"),
+        };
+        let id = format!("{action}.{}", execution.id);
+        let mut row = self.row(id, kind, action, &next.order, execution.at);
+        let mut ops = Vec::new();
+        if let ExecutionKind::Filled(fill) = &execution.kind {
+            row.details.insert("fill_qty".into(), fill.qty.to_string());
+            row.details.insert("fill_price".into(), fill.price.to_string());
+            row.details.insert("fee".into(), fill.fee.to_string());
+            if let Some(settled) = settled {
+                row.details.insert("realised".into(), settled.realised.to_string());
+                ops.extend(self.position_row(next, execution, settled));
+            }
+            // Every fill is told at once (SEC 15c3-5(c)(2)(iv)).
+            ops.push(self.outbox.execution("post_trade", &next.order.instrument, execution));
+        }
+        ops.push(self.outbox.audit(&row));
+        ops
+    }
+
+    fn position_row(&self, next: &OrderRecord, execution: &Execution, settled: &Settled) -> Option<Op> {
+        let qty = |p: &Option<infra_risk_engine::Position>| p.as_ref().map_or(infra_types::Decimal::ZERO, |p| p.qty);
+        let (before, after) = (qty(&settled.position_before), qty(&settled.position_after));
+        let (kind, action) = match (before.is_zero(), after.is_zero()) {
+            (true, false) => ("POSITION_OPENED", "open"),
+            (false, true) => ("POSITION_CLOSED", "close"),
+            _ => return None,
+        };
+        let mut row = self.row(format!("{action}.{}", execution.id), kind, action, &next.order, execution.at);
+        row.details.insert("position_before".into(), before.normalize().to_string());
+        row.details.insert("position_after".into(), after.normalize().to_string());
+        Some(self.outbox.audit(&row))
+    }
+}

@@ -1,0 +1,168 @@
+//! From a configuration to running parts.
+
+use std::{sync::Arc, time::Duration};
+
+use infra_config::{Backend, Config};
+use infra_emergency::EmergencyController;
+use infra_latency_monitor::{LatencyConfig, LatencyMonitor, MemoryLatencyMonitor};
+use infra_risk_engine::{RiskEngine, RiskLimits};
+use infra_types::{Clock, Currency, SystemClock};
+
+use super::{
+    Infrastructure,
+    places::{Anchor, Places, namespace},
+};
+use crate::{
+    error::FactoryError,
+    gate::{GateConfig, GateParts, OrderGate},
+    instance::InstanceLock,
+    limits,
+    wiring::{
+        halt_rows,
+        outbox::Outbox,
+        relay::{Relay, ToAudit, ToBus},
+    },
+};
+
+/// How long the kill switch may take to be confirmed.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What may be set besides the configuration.
+#[derive(Debug)]
+pub struct InfrastructureBuilder {
+    config: Config,
+    decision_clock: Arc<dyn Clock>,
+    firm_currency: Option<Currency>,
+    risk_limits: Option<RiskLimits>,
+    gate: GateConfig,
+}
+
+impl InfrastructureBuilder {
+    pub(super) fn new(config: Config) -> Self {
+        let gate = GateConfig { halt_on_breach: config.emergency.auto_halt_on_limit, ..GateConfig::default() };
+        Self { config, decision_clock: SystemClock::shared(), firm_currency: None, risk_limits: None, gate }
+    }
+
+    /// The clock that decisions are dated by: a replay brings its own. Leases, tokens and latency keep the machine's.
+    #[must_use]
+    pub fn decision_clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.decision_clock = clock;
+        self
+    }
+
+    /// What exposure of the whole firm is counted in. Default USDT.
+    #[must_use]
+    pub fn firm_currency(mut self, currency: Currency) -> Self {
+        self.firm_currency = Some(currency);
+        self
+    }
+
+    /// Limits in full, instead of those that the configuration's `risk` section gives.
+    #[must_use]
+    pub fn risk_limits(mut self, limits: RiskLimits) -> Self {
+        self.risk_limits = Some(limits);
+        self
+    }
+
+    /// How the gate waits and gives up.
+    #[must_use]
+    pub fn gate(mut self, gate: GateConfig) -> Self {
+        self.gate = gate;
+        self
+    }
+
+    /// Opens and migrates the stores, confirms the kill switch within five seconds, restores positions, and starts the relays.
+    ///
+    /// # Errors
+    /// What is wrong with the configuration, the data directory or the stores; `AlreadyRunning`; `Unconfirmed`.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves at most a created data directory and migrated tables behind.
+    pub async fn build(self) -> Result<Infrastructure, FactoryError> {
+        let Self { config, decision_clock, firm_currency, risk_limits, gate } = self;
+        let bot = config.bot_id.clone();
+        let system = SystemClock::shared();
+        let places = Places::open(&config, &system)?;
+        let instance = config.uses(Backend::Sqlite).then(|| InstanceLock::take(&config.data_dir, &bot)).transpose()?;
+
+        let ledger = namespace(Infrastructure::LEDGER);
+        let emergency = EmergencyController::builder(
+            bot.clone(),
+            Arc::clone(&places.ledger),
+            ledger.clone(),
+            Arc::clone(&system),
+        )
+        .lease(config.emergency.lease)
+        .poll_interval(config.emergency.poll_interval)
+        .companion_ops(halt_rows::companion(bot.clone()))
+        .build()?;
+        let emergency = Arc::new(emergency);
+        confirm(&emergency).await?;
+
+        let firm_currency = firm_currency.map_or_else(|| Currency::new("USDT"), Ok);
+        let firm_currency = firm_currency.map_err(|e| infra_risk_engine::RiskError::Invalid(e.to_string()))?;
+        let risk_limits = risk_limits.unwrap_or_else(|| limits::from_config(&config.risk, firm_currency));
+        let store = Arc::clone(&places.ledger);
+        let risk = Arc::new(RiskEngine::new(store, ledger.clone(), Arc::clone(&decision_clock), risk_limits)?);
+        risk.restore().await?;
+
+        let latency: Arc<dyn LatencyMonitor> =
+            Arc::new(MemoryLatencyMonitor::new(LatencyConfig::default(), Arc::clone(&system))?);
+        let parts = GateParts {
+            bot: bot.clone(),
+            ledger: Arc::clone(&places.ledger),
+            namespace: ledger.clone(),
+            risk: Arc::clone(&risk),
+            emergency: Arc::clone(&emergency),
+            decision_clock,
+            system_clock: Arc::clone(&system),
+            approve_latency: latency.register("gate", "approve"),
+            place_latency: latency.register("gate", "place"),
+            report_latency: latency.register("gate", "report"),
+        };
+        let gate = Arc::new(OrderGate::new(parts, gate));
+
+        let outbox = Outbox::of(&bot);
+        let relay = |queue: &infra_state_store::Key, carrier| {
+            Relay::new(Arc::clone(&places.ledger), ledger.clone(), queue.clone(), carrier, Arc::clone(&system))
+        };
+        let events_relay = relay(outbox.events_queue(), Box::new(ToBus(Arc::clone(&places.events))) as _);
+        let audit_relay = relay(outbox.audit_queue(), Box::new(ToAudit(Arc::clone(&places.audit))) as _);
+        let tasks = [&events_relay, &audit_relay].map(|r| tokio::spawn(Arc::clone(r).run())).into();
+        let poller = emergency.spawn_poller();
+        let anchor = Anchor::new(&config, places.is_on_disk())?;
+        Ok(Infrastructure {
+            bot,
+            config,
+            places,
+            latency,
+            emergency,
+            risk,
+            gate,
+            outbox,
+            events_relay,
+            audit_relay,
+            anchor,
+            tasks: parking_lot::Mutex::new(tasks),
+            poller: parking_lot::Mutex::new(Some(poller)),
+            _instance: instance,
+        })
+    }
+}
+
+/// Asks until the state is known. A store that cannot be opened at all says so at once.
+async fn confirm(emergency: &EmergencyController) -> Result<(), FactoryError> {
+    let clock = SystemClock;
+    let deadline = clock.now() + CONFIRM_TIMEOUT;
+    loop {
+        match emergency.refresh().await {
+            Ok(_) => return Ok(()),
+            Err(e) if e.kind().is_retryable() && clock.now() < deadline => {
+                clock.sleep(Duration::from_millis(100)).await;
+            }
+            Err(e) => {
+                return Err(FactoryError::Unconfirmed { seconds: CONFIRM_TIMEOUT.as_secs(), reason: e.to_string() });
+            }
+        }
+    }
+}

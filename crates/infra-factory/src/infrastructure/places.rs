@@ -1,0 +1,186 @@
+//! Which backend each part lives on.
+
+use std::{path::PathBuf, sync::Arc};
+
+use infra_audit_log::{AuditLog, Checkpoint, CheckpointFile, MemoryAuditLog, NoteSigner};
+use infra_config::{Backend, Config};
+use infra_event_bus::{EventBus, MemoryEventBus};
+use infra_state_store::{MemoryStateStore, StateStore};
+use infra_types::{Clock, Namespace};
+
+use crate::error::FactoryError;
+
+#[expect(clippy::expect_used, reason = "called with two fixed, valid words")]
+pub(super) fn namespace(name: &'static str) -> Namespace {
+    Namespace::new(name).expect("a valid namespace")
+}
+
+pub(super) struct Places {
+    pub(super) ledger: Arc<dyn StateStore>,
+    pub(super) state: Arc<dyn StateStore>,
+    pub(super) market_data: Arc<dyn StateStore>,
+    pub(super) events: Arc<dyn EventBus>,
+    pub(super) audit: Arc<dyn AuditLog>,
+    #[cfg(feature = "sqlite")]
+    sqlite: Option<infra_backends::Sqlite>,
+}
+
+fn missing(part: &'static str, backend: Backend) -> FactoryError {
+    let hint = match backend {
+        Backend::Sqlite => "turn on the feature `sqlite` of infra-factory",
+        _ => "this version runs on memory and sqlite; use the preset development or standalone",
+    };
+    FactoryError::BackendMissing { part, backend: backend.to_string(), hint }
+}
+
+/// Builds the parts of one backend each; handles are opened by their first use.
+struct Opener<'a> {
+    config: &'a Config,
+    clock: Arc<dyn Clock>,
+    memory: Arc<dyn StateStore>,
+    #[cfg(feature = "sqlite")]
+    sqlite: Option<(infra_backends::Sqlite, Arc<dyn StateStore>)>,
+}
+
+impl<'a> Opener<'a> {
+    fn new(config: &'a Config, clock: Arc<dyn Clock>) -> Self {
+        let entries = std::num::NonZeroUsize::new(config.state.cache_entries_max.get() as usize);
+        let memory: Arc<dyn StateStore> = match entries {
+            Some(max) => Arc::new(MemoryStateStore::with_cache_entries_max(Arc::clone(&clock), max)),
+            None => Arc::new(MemoryStateStore::new(Arc::clone(&clock))),
+        };
+        Self {
+            config,
+            clock,
+            memory,
+            #[cfg(feature = "sqlite")]
+            sqlite: None,
+        }
+    }
+
+    /// One file, one handle, one store for all parts that want it.
+    #[cfg(feature = "sqlite")]
+    fn sqlite(&mut self) -> (infra_backends::Sqlite, Arc<dyn StateStore>) {
+        let (config, clock) = (self.config, &self.clock);
+        self.sqlite
+            .get_or_insert_with(|| {
+                let synchronous = match config.sqlite.synchronous {
+                    infra_config::Synchronous::Full => infra_backends::Synchronous::Full,
+                    infra_config::Synchronous::Normal => infra_backends::Synchronous::Normal,
+                };
+                let file = infra_backends::SqliteConfig::new(config.sqlite_path())
+                    .with_synchronous(synchronous)
+                    .with_busy_timeout(config.sqlite.busy_timeout);
+                let sqlite = infra_backends::Sqlite::new(file);
+                let store = infra_state_store::SqliteStateStore::new(sqlite.clone(), Arc::clone(clock));
+                (sqlite, Arc::new(store))
+            })
+            .clone()
+    }
+
+    fn store(&mut self, part: &'static str, backend: Backend) -> Result<Arc<dyn StateStore>, FactoryError> {
+        match backend {
+            Backend::Memory => Ok(Arc::clone(&self.memory)),
+            #[cfg(feature = "sqlite")]
+            Backend::Sqlite => Ok(self.sqlite().1),
+            other => Err(missing(part, other)),
+        }
+    }
+
+    fn bus(&mut self, backend: Backend) -> Result<Arc<dyn EventBus>, FactoryError> {
+        match backend {
+            Backend::Memory => Ok(Arc::new(MemoryEventBus::new(Arc::clone(&self.clock)))),
+            #[cfg(feature = "sqlite")]
+            Backend::Sqlite => {
+                Ok(Arc::new(infra_event_bus::SqliteEventBus::new(self.sqlite().0, Arc::clone(&self.clock))))
+            }
+            other => Err(missing("events", other)),
+        }
+    }
+
+    fn audit(&mut self, backend: Backend) -> Result<Arc<dyn AuditLog>, FactoryError> {
+        match backend {
+            Backend::Memory => Ok(Arc::new(MemoryAuditLog::new(Arc::clone(&self.clock)))),
+            #[cfg(feature = "sqlite")]
+            Backend::Sqlite => {
+                Ok(Arc::new(infra_audit_log::SqliteAuditLog::new(self.sqlite().0, Arc::clone(&self.clock))))
+            }
+            other => Err(missing("audit", other)),
+        }
+    }
+}
+
+impl Places {
+    pub(super) fn open(config: &Config, clock: &Arc<dyn Clock>) -> Result<Self, FactoryError> {
+        let mut opener = Opener::new(config, Arc::clone(clock));
+        Ok(Self {
+            ledger: opener.store("ledger", config.ledger.backend)?,
+            state: opener.store("state", config.state.backend)?,
+            events: opener.bus(config.events.backend)?,
+            audit: opener.audit(config.audit.backend)?,
+            market_data: Arc::clone(&opener.memory),
+            #[cfg(feature = "sqlite")]
+            sqlite: opener.sqlite.map(|(sqlite, _)| sqlite),
+        })
+    }
+
+    pub(super) fn is_on_disk(&self) -> bool {
+        #[cfg(feature = "sqlite")]
+        return self.sqlite.is_some();
+        #[cfg(not(feature = "sqlite"))]
+        false
+    }
+
+    pub(super) async fn close(&self) -> Result<(), FactoryError> {
+        self.audit.close().await?;
+        self.ledger.close().await?;
+        self.state.close().await?;
+        self.market_data.close().await?;
+        #[cfg(feature = "sqlite")]
+        if let Some(sqlite) = &self.sqlite {
+            sqlite.close().await;
+        }
+        Ok(())
+    }
+}
+
+/// Where the audit log's checkpoint is kept: never in the database that it vouches for.
+pub(super) enum Anchor {
+    /// A signed note in a file beside the database, and its key.
+    File(CheckpointFile),
+    /// In this process, where the log is too and nothing outlives it.
+    Process { signer: Box<NoteSigner>, last: parking_lot::Mutex<Option<Checkpoint>> },
+}
+
+impl Anchor {
+    pub(super) fn new(config: &Config, is_on_disk: bool) -> Result<Self, FactoryError> {
+        let origin = "infra/audit";
+        if is_on_disk {
+            let file = |name: &str| -> PathBuf { config.data_dir.join(name) };
+            return Ok(Self::File(CheckpointFile::new(file("audit.checkpoint"), file("audit.key"), origin)));
+        }
+        let signer = Box::new(NoteSigner::generate(origin)?);
+        Ok(Self::Process { signer, last: parking_lot::Mutex::new(None) })
+    }
+
+    pub(super) async fn advance(&self, log: &dyn AuditLog) -> Result<(), FactoryError> {
+        match self {
+            Self::File(file) => {
+                file.advance(log).await?;
+            }
+            Self::Process { signer, last } => {
+                let previous = last.lock().clone();
+                let head = log.checkpoint(previous.as_ref()).await?;
+                *last.lock() = Some(signer.sign(head));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn load(&self) -> Result<Option<Checkpoint>, FactoryError> {
+        match self {
+            Self::File(file) => Ok(file.load().await?),
+            Self::Process { last, .. } => Ok(last.lock().clone()),
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! What the parts do to each other, one file for each sentence.
+//!
+//! * `outbox`: what a batch tells the bus and the audit log travels in that batch.
+//! * `relay`: a relay carries it on, in order, at least once, and forgets it afterwards.
+//! * `halt_rows`: a change of the kill switch is audited and told on the bus in its own batch.
+//! * `breach_halts`: a refusal by a loss limit halts trading, where the configuration says so.
+
+pub(crate) mod breach_halts;
+pub(crate) mod halt_rows;
+pub(crate) mod outbox;
+pub(crate) mod relay;

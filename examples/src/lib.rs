@@ -1,1 +1,0 @@
-//! The example programs stand beside this file; see README.md.

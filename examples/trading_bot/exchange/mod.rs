@@ -1,0 +1,6 @@
+//! A venue of its own: a separate process with its own file, which misbehaves on purpose and the same way every time.
+
+mod journal;
+pub mod protocol;
+pub mod server;
+mod venue;

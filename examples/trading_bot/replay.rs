@@ -1,0 +1,322 @@
+//! The run: one event after the other, each wholly done before the next, so that the same input gives the same orders,
+//! however often the run is killed in between.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use infra_factory::{
+    Infrastructure, Preset,
+    config::{ConfigBuilder, Environment},
+    event_bus::{Delivery, Pattern, SubscribeOptions, Subscription},
+    gate::NotAtVenue,
+    latency_monitor::{OrderStages, Stage},
+    risk_engine::Quote,
+    state_store::Batch,
+};
+use infra_types::{AccountId, Clock, Decimal, Envelope, ManualClock, Price, SystemClock, Timestamp};
+
+use crate::{
+    args::Args,
+    checkpoint::{Checkpoint, Cursor},
+    data::{self, MarketEvent, MarketRow, Rows},
+    handlers::{Desk, OnExecution, OnMarket, OnSignal, signal_envelope},
+    instruments,
+    progress::Progress,
+    report,
+    strategy::Strategy,
+    venue_client,
+};
+
+/// What the account begins with, in USDT.
+const DEPOSIT: Decimal = Decimal::from_parts(50_000, 0, 0, false, 0);
+/// Events between two checkpoints where nothing else is written.
+const CHECKPOINT_EVERY: u64 = 2_000;
+
+fn text(e: impl std::fmt::Display) -> String {
+    e.to_string()
+}
+
+struct Run {
+    infra: Infrastructure,
+    desk: Arc<Desk>,
+    clock: ManualClock,
+    market: Subscription,
+    signals: Subscription,
+    executions: Subscription,
+    /// Nothing happens at the exchange before this time, as far as it said.
+    quiet_until: Option<Timestamp>,
+}
+
+/// Replays the input and prints the report.
+pub async fn run(args: &Args) -> Result<(), String> {
+    let preset: Preset = args.preset.parse().map_err(text)?;
+    let specs = instruments::all().map_err(text)?;
+    let input = args.input();
+    let survey = data::survey(&input, specs.len()).map_err(text)?;
+
+    let mut config = ConfigBuilder::new(preset).environment(Environment::process()).set("bot_id", args.bot_id.clone());
+    if let Some(dir) = &args.data_dir {
+        config = config.set("data_dir", dir.display().to_string());
+    }
+    let clock = ManualClock::starting_at(Timestamp::EPOCH);
+    let infra = Infrastructure::builder(config.build().map_err(text)?)
+        .decision_clock(Arc::new(clock.clone()))
+        .build()
+        .await
+        .map_err(text)?;
+
+    let fresh = Checkpoint {
+        fingerprint: survey.fingerprint.clone(),
+        seed: args.seed,
+        events: 0,
+        now: Timestamp::EPOCH,
+        polled: Timestamp::EPOCH,
+        strategy: Strategy::new(specs.len()),
+        quoted: vec![None; specs.len()],
+        quotes_refused: 0,
+    };
+    let ledger = infra.ledger_namespace();
+    let (cursor, goes_on) = Cursor::open(infra.ledger().as_ref(), &ledger, infra.bot(), fresh).await?;
+    let start = cursor.get();
+    clock.advance_to(start.now);
+    let progress = Arc::new(Progress::new(survey.events, start.events));
+    if goes_on {
+        eprintln!("going on after event {} of {}", start.events, survey.events);
+    }
+
+    let account: AccountId = format!("{}-account", infra.bot()).parse().map_err(text)?;
+    for spec in &specs {
+        infra.risk().register_instrument(spec.clone()).map_err(text)?;
+    }
+    infra.risk().open_account(account.clone(), specs[0].quote.clone(), DEPOSIT).await.map_err(text)?;
+    for (spec, (quoted, averages)) in specs.iter().zip(start.quoted.iter().zip(&start.strategy.averages)) {
+        if let Some(at) = quoted {
+            let (bid, ask) = (Price::new(averages.bid).map_err(text)?, Price::new(averages.ask).map_err(text)?);
+            infra.risk().update_market(&spec.id, Quote { bid, ask, at: *at }).map_err(text)?;
+        }
+    }
+
+    let exchange_dir = exchange_dir(&infra)?;
+    let is_temporary = infra.data_dir().is_none();
+    let venue = Arc::new(
+        venue_client::connect(&exchange_dir, args.seed, is_temporary, Arc::new(clock.clone()), &specs).await?,
+    );
+    let desk = Arc::new(Desk {
+        bot: infra.bot().clone(),
+        account,
+        strategy: "averages".parse().map_err(text)?,
+        gate: Arc::clone(infra.gate()),
+        risk: Arc::clone(infra.risk()),
+        market_data: Arc::clone(infra.market_data()),
+        market_namespace: infra.state_namespace(),
+        venue,
+        cursor,
+        progress: Arc::clone(&progress),
+        stages: OrderStages::register(infra.latency().as_ref(), "order", SystemClock::shared()),
+        working: Default::default(),
+        signal: Default::default(),
+        traces: Default::default(),
+        failure: Default::default(),
+        specs,
+    });
+    let reconciled = infra.gate().reconcile(desk.venue.as_ref(), NotAtVenue::Send).await.map_err(text)?;
+    if reconciled.unknown > 0 {
+        return Err(format!("the exchange does not answer about {} open orders; run the same command to go on", reconciled.unknown));
+    }
+    for record in infra.gate().open_orders().await.map_err(text)? {
+        desk.note(&record.order, false);
+    }
+    let mut run = subscribe(infra, desk, clock).await?;
+    let began = SystemClock.now();
+    let ended = run.go(args, &input, start.events).await;
+    let took = SystemClock.now().since(began);
+    let events = run.desk.cursor.get().events;
+    progress.finish(events);
+    let figures = report::collect(&run.infra, &run.desk, survey.events, took, [&run.market, &run.signals, &run.executions]).await;
+    let figures = match (figures, &ended) {
+        (Ok(figures), _) => figures,
+        // The run's own failure says more than what followed from it.
+        (Err(_), Err(e)) => return Err(e.clone()),
+        (Err(e), _) => return Err(e),
+    };
+    if is_temporary || events == survey.events {
+        run.desk.venue.shutdown().await;
+    }
+    let closed = run.infra.close().await;
+    report::print(&figures, args.json, &closed)?;
+    ended
+}
+
+fn exchange_dir(infra: &Infrastructure) -> Result<PathBuf, String> {
+    match infra.data_dir() {
+        // Each bot has an exchange of its own, so that two may share a data dir.
+        Some(dir) => {
+            let dir = dir.join(format!("exchange-{}", infra.bot()));
+            std::fs::create_dir_all(&dir).map_err(|e| format!("{}: {e}", dir.display()))?;
+            Ok(dir)
+        }
+        None => tempfile::Builder::new().prefix("trading-bot-").tempdir().map(tempfile::TempDir::keep).map_err(text),
+    }
+}
+
+async fn subscribe(infra: Infrastructure, desk: Arc<Desk>, clock: ManualClock) -> Result<Run, String> {
+    let bot = infra.bot().clone();
+    let pattern = |p: String| Pattern::new(&p).map_err(text);
+    let bus = infra.events();
+    let market = SubscribeOptions::at_most_once(pattern("market:*".into())?, Arc::new(OnMarket(Arc::clone(&desk))));
+    let market = bus.subscribe(market).await.map_err(text)?;
+    let mut durable = Vec::new();
+    let handlers: [(&str, Arc<dyn infra_factory::event_bus::Handler>); 2] =
+        [("signals", Arc::new(OnSignal(Arc::clone(&desk)))), ("executions", Arc::new(OnExecution(Arc::clone(&desk))))];
+    for (what, handler) in handlers {
+        let group = format!("{what}-{bot}");
+        let options = SubscribeOptions::at_least_once(pattern(format!("{what}:{bot}:*"))?, &group, handler)
+            .from_earliest()
+            .with_consumer(&group);
+        durable.push(bus.subscribe(options).await.map_err(text)?);
+    }
+    let (Some(executions), Some(signals)) = (durable.pop(), durable.pop()) else { return Err("no subscriptions".into()) };
+    Ok(Run { infra, desk, clock, market, signals, executions, quiet_until: Some(Timestamp::EPOCH) })
+}
+
+impl Run {
+    /// Handles events until the input, the person or the exchange ends it.
+    async fn go(&mut self, args: &Args, input: &std::path::Path, done: u64) -> Result<(), String> {
+        // What an earlier run left behind comes first: signals that were not decided, reports that were not counted.
+        self.infra.relay_events().await.map_err(text)?;
+        self.settle().await?;
+        let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
+        let mut rows = Rows::open(input, self.desk.specs.len()).map_err(text)?;
+        let mut number = 0;
+        let mut pace = Pace::new(args.speed);
+        while let Some(row) = rows.next_row().map_err(text)? {
+            number += 1;
+            if number <= done {
+                continue;
+            }
+            let now = self.clock.wall().max(row.received);
+            tokio::select! {
+                biased;
+                _ = &mut interrupted => {
+                    eprintln!("interrupted after event {}", number - 1);
+                    break;
+                }
+                () = pace.wait(now) => {}
+            }
+            self.event(number, now, row).await?;
+            if args.halt_after == Some(number) {
+                self.halt(number).await?;
+            }
+            if number % CHECKPOINT_EVERY == 0 {
+                self.save(Vec::new()).await?;
+            }
+            self.desk.progress.at(number);
+        }
+        self.save(Vec::new()).await
+    }
+
+    async fn event(&mut self, number: u64, now: Timestamp, row: MarketRow) -> Result<(), String> {
+        self.clock.advance_to(now);
+        self.poll(now).await?;
+        let tick = SystemClock.now();
+        let what = if matches!(row.event, MarketEvent::Quote { .. }) { "quote" } else { "trade" };
+        let topic = format!("market:{}:{what}", self.desk.specs[row.instrument].id.symbol).parse().map_err(text)?;
+        let data = serde_json::to_vec(&row).map_err(text)?;
+        let envelope = Envelope::new(topic, "market.v1", now, data).with_source(format!("bot/{}", self.desk.bot));
+        self.infra.events().publish(envelope, Delivery::AtMostOnce).await.map_err(text)?;
+        self.market.drained().await.map_err(text)?;
+        self.desk.cursor.change(|c| (c.events, c.now) = (number, now));
+        let Some(signal) = self.desk.signal.lock().take() else { return Ok(()) };
+
+        let mut trace = self.desk.stages.begin_at(self.desk.correlation(signal.number), Stage::TickReceived, tick);
+        let _ = trace.mark(Stage::Signal);
+        if let Some(id) = self.desk.order_id(signal.number) {
+            self.desk.traces.lock().insert(id, trace);
+        }
+        // The signal is published if and only if the checkpoint behind it is written.
+        let envelope = signal_envelope(&self.desk, &signal)?;
+        let ops = vec![self.infra.outbox().event(&envelope), self.infra.outbox().audit(&report::signal_row(&self.desk, &signal))];
+        self.save(ops).await?;
+        self.infra.relay_events().await.map_err(text)?;
+        self.settle().await
+    }
+
+    /// Fetches what happened at the exchange since the last time, if anything may have.
+    async fn poll(&mut self, now: Timestamp) -> Result<(), String> {
+        let may_have_news = self.desk.gate.has_open_orders() && self.quiet_until.is_none_or(|until| now >= until);
+        if !may_have_news {
+            return Ok(());
+        }
+        let after = self.desk.cursor.get().polled;
+        let (executions, quiet_until) = self.desk.venue.executions(after, now).await.map_err(|e| format!("{e}; run the same command to go on"))?;
+        let mut envelopes = Vec::new();
+        for execution in executions {
+            let Some(record) = self.desk.gate.order(&execution.order).await.map_err(text)? else {
+                return Err(format!("the exchange reports on {}, which this bot never sent", execution.order));
+            };
+            let topic = format!("executions:{}:{}", self.desk.bot, record.order.instrument.symbol).parse().map_err(text)?;
+            let data = serde_json::to_vec(&execution).map_err(text)?;
+            let id = infra_types::EventId::new(format!("execution.{}", execution.id)).map_err(text)?;
+            envelopes.push(Envelope::new(topic, "execution.v1", execution.at, data).with_id(id).with_key(record.order.instrument.to_string()));
+        }
+        for published in self.infra.events().publish_batch(envelopes).await {
+            published.map_err(text)?;
+        }
+        self.settle().await?;
+        self.quiet_until = quiet_until;
+        self.desk.cursor.change(|c| c.polled = now);
+        Ok(())
+    }
+
+    /// Waits until everything that was published is handled.
+    async fn settle(&mut self) -> Result<(), String> {
+        self.executions.drained().await.map_err(text)?;
+        self.signals.drained().await.map_err(text)?;
+        // A new order may bring news at any time.
+        self.quiet_until = None;
+        match self.desk.failure.lock().take() {
+            Some(reason) => Err(reason),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes the checkpoint and whatever must be there exactly if it is.
+    async fn save(&self, ops: Vec<infra_factory::state_store::Op>) -> Result<(), String> {
+        let mut batch = Batch::new(self.infra.ledger_namespace());
+        batch.extend(ops);
+        batch.extend([self.desk.cursor.op()]);
+        self.infra.ledger().apply(batch).await.map(|_| ()).map_err(text)
+    }
+
+    /// Pulls the kill switch and takes working orders back; doing it again after a kill changes nothing.
+    async fn halt(&mut self, number: u64) -> Result<(), String> {
+        let reason = format!("asked for by --halt-after {number}");
+        self.infra.emergency().halt("operator", &reason).await.map_err(text)?;
+        let (asked, failed) = self.desk.gate.cancel_all(self.desk.venue.as_ref()).await.map_err(text)?;
+        self.quiet_until = None;
+        self.desk.progress.highlight(|| format!("{} HALT: {asked} orders cancelled, {failed} failed; only exits pass", self.clock.wall()));
+        Ok(())
+    }
+}
+
+/// Keeps a replay at its speed.
+struct Pace {
+    speed: f64,
+    began: Option<(infra_types::Monotonic, Timestamp)>,
+}
+
+impl Pace {
+    fn new(speed: f64) -> Self {
+        Self { speed, began: None }
+    }
+
+    async fn wait(&mut self, event: Timestamp) {
+        if self.speed <= 0.0 {
+            // Gives Ctrl-C and the poller their turn.
+            tokio::task::yield_now().await;
+            return;
+        }
+        let (began, first) = *self.began.get_or_insert_with(|| (SystemClock.now(), event));
+        let due = Duration::from_secs_f64(event.since(first).as_secs_f64() / self.speed);
+        SystemClock.sleep_until(began + due).await;
+    }
+}
