@@ -98,6 +98,12 @@ impl SqliteAuditLog {
         Ok(closed)
     }
 
+    /// On the writer's own connection, behind the write lock: what it sees is what the next append builds upon.
+    async fn head_as_the_writer(&self) -> Result<TreeHead, AuditError> {
+        let _open = self.ready().await?;
+        self.db.write(|conn| read_frontier(conn).map(|frontier| frontier.head())).await
+    }
+
     async fn read<T, F>(&self, work: F) -> Result<T, AuditError>
     where
         F: FnOnce(&Connection) -> Result<T, AuditError> + Send + 'static,
@@ -197,9 +203,7 @@ impl AuditLog for SqliteAuditLog {
         if self.settled.load(Ordering::Acquire) >= lost {
             return self.read(|conn| read_frontier(conn).map(|frontier| frontier.head())).await;
         }
-        // The writer's own connection, behind the write lock: whatever it sees is what the next append builds upon.
-        let _open = self.ready().await?;
-        let head = self.db.write(|conn| read_frontier(conn).map(|frontier| frontier.head())).await?;
+        let head = self.head_as_the_writer().await?;
         self.settled.fetch_max(lost, Ordering::AcqRel);
         Ok(head)
     }
@@ -235,7 +239,7 @@ impl AuditLog for SqliteAuditLog {
         if self.is_unsettled() {
             return Health::degraded("an append ended without an answer: ask for the head, then append it again");
         }
-        match self.head().await {
+        match self.head_as_the_writer().await {
             Ok(head) => Health::up(format!("{} events in {}", head.size, self.db.path().display())),
             Err(e) => Health::down(e.to_string()),
         }

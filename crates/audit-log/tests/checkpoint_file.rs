@@ -1,4 +1,5 @@
 //! The file that holds the last checkpoint.
+#![expect(clippy::unwrap_used, reason = "a test says by panicking that it failed")]
 
 use std::{fs, sync::Arc};
 

@@ -1,6 +1,7 @@
 //! Kills a process that appends, again and again, and looks for every event that it was told is stored.
 //!
 //! The test starts itself as the victim. It owns `main`, and answers what test runners ask.
+#![expect(clippy::unwrap_used, reason = "a test says by panicking that it failed")]
 
 use std::{
     io::{BufRead, BufReader, Write},

@@ -1,5 +1,6 @@
 //! The suite on the SQLite backend, and what only a file can show.
 #![cfg(feature = "sqlite")]
+#![expect(clippy::unwrap_used, reason = "a test says by panicking that it failed")]
 
 use std::{path::Path, sync::Arc, time::Duration};
 
