@@ -1,4 +1,8 @@
 #![doc = include_str!("../README.md")]
+#![expect(
+    clippy::result_large_err,
+    reason = "a failed check moves into the decision; a box would allocate for every order"
+)]
 
 mod account;
 mod book;
@@ -8,6 +12,7 @@ mod engine;
 mod error;
 mod ledger;
 pub mod limits;
+mod load;
 mod market;
 mod plan;
 mod portfolio;

@@ -146,6 +146,9 @@ pub(crate) fn plan(
     };
     match effect {
         Effect::Reduce => {
+            let scope = Scope::Instrument(order.instrument.clone());
+            let reducible = position.qty.abs().saturating_sub(working);
+            checks.push(Check::at_most(code::WOULD_FLIP, scope, order.qty.get(), reducible));
             // More than a counter can hold leaves in several orders.
             let there = ledger::qty_there(position.qty.abs()).unwrap_or(Scaled::MAX);
             match ledger::qty_held(order.qty.get()) {
@@ -175,6 +178,13 @@ fn worst_notional(order: &Order, bid: Option<Decimal>) -> Option<Decimal> {
     let price = order.kind.price().get();
     let price = if order.side == Side::Sell { price.max(bid.unwrap_or(price)) } else { price };
     price.checked_mul(order.qty.get())
+}
+
+/// Adds a failed check unless it is there.
+fn note_once(checks: &mut Vec<Check>, check: Check) {
+    if !checks.iter().any(|c| !c.passed && (c.code, &c.scope) == (check.code, &check.scope)) {
+        checks.push(check);
+    }
 }
 
 #[expect(clippy::too_many_arguments, reason = "one step of `plan`, split off for its length")]
@@ -212,9 +222,7 @@ fn open(
     let pnl = match unrealised {
         Ok(unrealised) => Some(account.pnl(unrealised)),
         Err(check) => {
-            if !checks.iter().any(|c| !c.passed && (c.code, &c.scope) == (check.code, &check.scope)) {
-                checks.push(check);
-            }
+            note_once(checks, check);
             None
         }
     };
@@ -222,7 +230,13 @@ fn open(
     checks.push(limits::drawdown(limits, account, pnl));
     let equity = pnl.map(|pnl| account.deposits.saturating_add(pnl));
     let firm_equity = match (&limits.firm_currency, limits.exposure_firm_max) {
-        (Some(firm), Some(limit)) if limit.needs_equity() => book.firm_equity(firm, now, limits.mark_age()).ok(),
+        (Some(firm), Some(limit)) if limit.needs_equity() => match book.firm_equity(firm, now, limits.mark_age()) {
+            Ok(equity) => Some(equity),
+            Err(check) => {
+                note_once(checks, check);
+                None
+            }
+        },
         _ => None,
     };
 

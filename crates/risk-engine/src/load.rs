@@ -1,0 +1,117 @@
+//! From the store into memory.
+
+use infra_state_store::{Entry, Key, Scan, Value};
+use infra_types::{AccountId, Decimal, InstrumentId};
+
+use crate::{account::AccountState, engine::RiskEngine, error::RiskError, ledger, position::Position};
+
+impl RiskEngine {
+    /// Loads all accounts, positions and counters from the store.
+    ///
+    /// # Errors
+    /// What the store says; `Corrupt` for a record that is not ours.
+    ///
+    /// # Cancel safety
+    /// Memory may be loaded in part; call again.
+    pub async fn restore(&self) -> Result<(), RiskError> {
+        // Accounts before positions: a position that is newer than its account fails the account's precondition later, an
+        // account that is newer than its positions would not.
+        self.load(ledger::ACCOUNTS).await?;
+        self.load(ledger::POSITIONS).await?;
+        for prefix in [ledger::USED, ledger::REDUCING, ledger::OPENING] {
+            self.load(prefix).await?;
+        }
+        Ok(())
+    }
+
+    /// Loads every record under a prefix.
+    async fn load(&self, prefix: &str) -> Result<(), RiskError> {
+        let mut scan = Scan { limit: 1_000, ..Scan::new(prefix) };
+        loop {
+            let page = self.store.scan(&self.namespace, scan.clone()).await?;
+            for (key, entry) in &page.entries {
+                self.take(key, entry)?;
+            }
+            match page.next {
+                Some(after) => scan.after = Some(after),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    fn take(&self, key: &Key, entry: &Entry) -> Result<(), RiskError> {
+        let name = key.name();
+        let corrupt = |reason: &str| RiskError::Corrupt { key: name.to_owned(), reason: reason.to_owned() };
+        let version = || entry.version.ok_or_else(|| corrupt("a record without a version"));
+        if name.starts_with(ledger::ACCOUNTS) {
+            let state: AccountState = ledger::decode(key, entry)?;
+            self.book.lock().offer_account(state, version()?);
+        } else if name.starts_with(ledger::POSITIONS) {
+            let (account, instrument) = ledger::parse_position(name).ok_or_else(|| corrupt("not a position's key"))?;
+            let position: Position = ledger::decode(key, entry)?;
+            self.book.lock().offer_position(&account, &instrument, position, version()?);
+        } else {
+            let raw = entry.value.as_counter().ok_or_else(|| corrupt("not a counter"))?;
+            self.book.lock().counters.insert(name.to_owned(), raw);
+        }
+        Ok(())
+    }
+
+    /// Reads an account, the counters that concern it (and the instrument), then its positions; see `restore` for the order.
+    pub(crate) async fn refresh(
+        &self,
+        account: &AccountId,
+        instrument: Option<&InstrumentId>,
+    ) -> Result<(), RiskError> {
+        let mut names = vec![
+            ledger::account(account),
+            ledger::SLOTS_FIRM.to_owned(),
+            ledger::EXPOSURE_FIRM.to_owned(),
+            ledger::exposure_account(account),
+        ];
+        if let Some(instrument) = instrument {
+            names.push(ledger::exposure_position(account, instrument));
+            names.push(ledger::opening(account, instrument));
+            names.push(ledger::reducing(account, instrument));
+        }
+        let keys = names.iter().map(|name| ledger::key(name)).collect::<Result<Vec<_>, _>>()?;
+        let entries = self.store.get_many(&self.namespace, &keys).await?;
+        for (key, entry) in keys.iter().zip(&entries) {
+            match entry {
+                Some(entry) => self.take(key, entry)?,
+                None => {
+                    self.book.lock().counters.remove(key.name());
+                }
+            }
+        }
+        self.load(&ledger::positions_of(account)).await
+    }
+
+    /// Every counter as it is stored now: exposure and positions used, quantities being reduced, working opening orders, by
+    /// key. All are zero when no order works and nothing is held.
+    ///
+    /// # Errors
+    /// What the store says.
+    ///
+    /// # Cancel safety
+    /// Reads change nothing in the store.
+    pub async fn used(&self) -> Result<Vec<(String, Decimal)>, RiskError> {
+        let mut found = Vec::new();
+        for prefix in [ledger::USED, ledger::REDUCING, ledger::OPENING] {
+            let mut scan = Scan { limit: 1_000, ..Scan::new(prefix) };
+            loop {
+                let page = self.store.scan(&self.namespace, scan.clone()).await?;
+                for (key, entry) in &page.entries {
+                    if let Value::Counter(raw) = entry.value {
+                        found.push((key.name().to_owned(), ledger::figure(key.name(), raw)));
+                    }
+                }
+                match page.next {
+                    Some(after) => scan.after = Some(after),
+                    None => break,
+                }
+            }
+        }
+        Ok(found)
+    }
+}

@@ -1,0 +1,9 @@
+//! The engine over a store in memory.
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
+mod burst;
+mod leak;
+mod missing;
+mod reduce;
+mod settle;
+mod support;
