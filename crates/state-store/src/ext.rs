@@ -8,7 +8,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     batch::{Applied, Batch, Delta, LeaseGrant, Op, Ttl, Version, When},
     error::StoreError,
-    key::Key,
+    key::{Key, KeyKind},
     store::{StateStore, Value},
 };
 
@@ -186,7 +186,7 @@ pub trait StateStoreExt: StateStore {
     /// `attempts` times. Its time to live stays. Answers what was written. `change` may run several times and must have no effects.
     ///
     /// # Errors
-    /// `Mismatch` if others were faster every time, `WrongType` if the record does not read as a `T`, `Invalid` for a cache key;
+    /// `Mismatch` if others were faster every time, `WrongType` if the record does not read as a `T`, `Invalid` unless it is a record key;
     /// else as [`StateStore::apply`].
     fn update<T: Serialize + DeserializeOwned + Send + Sync>(
         &self,
@@ -196,15 +196,14 @@ pub trait StateStoreExt: StateStore {
         mut change: impl FnMut(Option<T>) -> T + Send,
     ) -> impl Future<Output = Result<T, StoreError>> + Send {
         async move {
+            if key.kind() != KeyKind::Record {
+                return Err(StoreError::Invalid { rule: "update needs a record key".into() });
+            }
             let mut left = attempts.get();
             loop {
-                let (current, when) = match self.get_versioned(namespace, key).await? {
-                    Some((value, Some(version))) => (Some(value), When::Version(version)),
-                    Some((_, None)) => {
-                        return Err(StoreError::Invalid { rule: "update needs a record key".into() });
-                    }
-                    None => (None, When::Absent),
-                };
+                let found = self.get_versioned(namespace, key).await?;
+                let when = found.as_ref().and_then(|(_, version)| *version).map_or(When::Absent, When::Version);
+                let current = found.map(|(value, _)| value);
                 let new = change(current);
                 let op = Op::Set { key: key.clone(), value: to_json(&new)?.into(), ttl: Ttl::Keep, when };
                 left -= 1;

@@ -12,6 +12,9 @@ mod sqlite;
 mod store;
 mod validate;
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
+
 pub use batch::{Applied, Batch, Delta, LeaseGrant, Op, OutboxPosition, OutboxRow, Ttl, Version, When};
 pub use create::{create_state_store, create_state_store_with};
 pub use error::StoreError;
