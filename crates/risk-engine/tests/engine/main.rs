@@ -4,6 +4,7 @@
 mod burst;
 mod leak;
 mod missing;
+mod race;
 mod reduce;
 mod settle;
 mod support;

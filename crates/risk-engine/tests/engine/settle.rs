@@ -82,6 +82,38 @@ async fn more_than_was_reserved_is_booked_and_flagged() {
 }
 
 #[tokio::test]
+async fn a_fill_that_comes_after_the_cancel_leaves_no_trace_in_the_counters() {
+    let world = World::new();
+    let engine = world.engine(limits()).await;
+    let mut late = reserve(&engine, order("a", &btc(), Side::Buy, "1", "100"), Stance::Open).await.unwrap();
+    let mut working = reserve(&engine, order("b", &btc(), Side::Buy, "1", "100"), Stance::Open).await.unwrap();
+    settle(&engine, &mut late, Outcome::End).await;
+    let traded = fill("1", "100", "0", "USDT");
+    settle(&engine, &mut late, Outcome::Fill { fill: &traded, is_last: true }).await;
+    settle(&engine, &mut late, Outcome::End).await;
+    trade(&engine, order("c", &btc(), Side::Sell, "1", "100")).await;
+    let used = engine.used().await.unwrap();
+    assert!(used.contains(&("risk/used/positions/firm".into(), dec("1"))), "the second still works: {used:?}");
+    settle(&engine, &mut working, Outcome::End).await;
+    assert_nothing_used(&engine).await;
+}
+
+#[tokio::test]
+async fn a_fill_makes_the_high_water_mark_durable() {
+    let world = World::new();
+    let engine = world.engine(limits()).await;
+    trade(&engine, order("a", &btc(), Side::Buy, "10", "100")).await;
+    world.quote(&engine, &btc(), "120");
+    engine.restore().await.unwrap();
+    assert_eq!(engine.account(&account()).unwrap().high_water_mark, dec("200"), "reading again forgets nothing");
+    trade(&engine, order("b", &btc(), Side::Sell, "10", "125")).await;
+    let new = world.bare(limits());
+    new.restore().await.unwrap();
+    let state = new.account(&account()).unwrap();
+    assert_eq!((state.high_water_mark, state.last_pnl, state.wins), (dec("250"), dec("250"), 1));
+}
+
+#[tokio::test]
 async fn a_sell_reserves_at_the_bid_that_it_may_fill_at() {
     let world = World::new();
     let engine = world.engine(limits()).await;
