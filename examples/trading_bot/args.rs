@@ -10,7 +10,7 @@ use crate::exchange::server::ServerArgs;
 /// own that loses messages on purpose.
 #[derive(Debug, Parser)]
 #[command(name = "trading_bot", version, args_conflicts_with_subcommands = true)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(subcommand)]
     pub command: Option<Hidden>,
 
@@ -49,7 +49,7 @@ pub struct Args {
 
 /// Not for people.
 #[derive(Debug, Subcommand)]
-pub enum Hidden {
+pub(crate) enum Hidden {
     /// The exchange's process; the bot starts it.
     #[command(hide = true)]
     Exchange(ServerArgs),
@@ -64,8 +64,9 @@ fn speed(text: &str) -> Result<f64, String> {
 
 impl Args {
     /// The file to replay.
-    pub fn input(&self) -> PathBuf {
-        let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/data/binance_spot_trades_l1_btcusdt_ethusdt_solusdt.json.gz");
+    pub(crate) fn input(&self) -> PathBuf {
+        let shipped =
+            concat!(env!("CARGO_MANIFEST_DIR"), "/data/binance_spot_trades_l1_btcusdt_ethusdt_solusdt.json.gz");
         self.input.clone().unwrap_or_else(|| shipped.into())
     }
 }

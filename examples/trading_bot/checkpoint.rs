@@ -11,7 +11,7 @@ use crate::strategy::Strategy;
 
 /// Everything that decides what the run does next, besides the ledger.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Checkpoint {
+pub(crate) struct Checkpoint {
     /// Which input: a run goes on only with the same one.
     pub fingerprint: String,
     /// Which exchange behaviour.
@@ -32,14 +32,14 @@ pub struct Checkpoint {
 
 /// The checkpoint that operations of the moment carry along.
 #[derive(Clone)]
-pub struct Cursor {
+pub(crate) struct Cursor {
     key: Key,
     current: Arc<Mutex<Checkpoint>>,
 }
 
 impl Cursor {
     /// Reads the checkpoint of `bot`, or begins with `fresh`.
-    pub async fn open(
+    pub(crate) async fn open(
         store: &dyn StateStore,
         namespace: &Namespace,
         bot: &BotId,
@@ -65,17 +65,17 @@ impl Cursor {
     }
 
     /// The checkpoint as it stands.
-    pub fn get(&self) -> Checkpoint {
+    pub(crate) fn get(&self) -> Checkpoint {
         self.current.lock().clone()
     }
 
     /// Changes it; it is written by the next batch that carries it.
-    pub fn change(&self, change: impl FnOnce(&mut Checkpoint)) {
+    pub(crate) fn change(&self, change: impl FnOnce(&mut Checkpoint)) {
         change(&mut self.current.lock());
     }
 
     /// The operation that writes it.
-    pub fn op(&self) -> Op {
+    pub(crate) fn op(&self) -> Op {
         let value = serde_json::to_vec(&*self.current.lock()).unwrap_or_default().into();
         Op::Set { key: self.key.clone(), value, ttl: Ttl::Never, when: When::Always }
     }

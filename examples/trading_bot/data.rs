@@ -17,7 +17,7 @@ const LINE_BYTES_MAX: u64 = 64 * 1024;
 
 /// One row of the file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct MarketRow {
+pub(crate) struct MarketRow {
     /// Index into the instruments of the replay.
     pub instrument: usize,
     /// When it arrived; goes backwards in places.
@@ -29,7 +29,7 @@ pub struct MarketRow {
 /// What a venue publishes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-pub enum MarketEvent {
+pub(crate) enum MarketEvent {
     /// Somebody traded.
     Trade {
         /// Per unit, in the quote currency.
@@ -50,7 +50,7 @@ pub enum MarketEvent {
 
 /// What is wrong with a file, in one line.
 #[derive(Debug, thiserror::Error)]
-pub enum DataError {
+pub(crate) enum DataError {
     #[error("cannot read {path}: {source}")]
     Read { path: String, source: std::io::Error },
     #[error("{path} is damaged or cut off after {good} good lines: {reason}")]
@@ -63,7 +63,7 @@ pub enum DataError {
 
 /// What the first pass over a file found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Survey {
+pub(crate) struct Survey {
     /// How many events there are.
     pub events: u64,
     /// Names the exact content: a run goes on only with the same one.
@@ -71,7 +71,7 @@ pub struct Survey {
 }
 
 /// Rows of a file, in order.
-pub struct Rows {
+pub(crate) struct Rows {
     path: String,
     lines: Box<dyn BufRead + Send>,
     line: u64,
@@ -80,7 +80,7 @@ pub struct Rows {
 
 impl Rows {
     /// Opens a plain or gzip file; `instruments` is how many there are to refer to.
-    pub fn open(path: &Path, instruments: usize) -> Result<Self, DataError> {
+    pub(crate) fn open(path: &Path, instruments: usize) -> Result<Self, DataError> {
         let name = path.display().to_string();
         let fail = |source| DataError::Read { path: name.clone(), source };
         let mut file = File::open(path).map_err(fail)?;
@@ -114,7 +114,7 @@ impl Rows {
     }
 
     /// The next row, if there is one.
-    pub fn next_row(&mut self) -> Result<Option<MarketRow>, DataError> {
+    pub(crate) fn next_row(&mut self) -> Result<Option<MarketRow>, DataError> {
         while let Some(text) = self.next_line()? {
             if text.trim().is_empty() {
                 continue;
@@ -131,7 +131,7 @@ impl Rows {
 }
 
 /// Reads the whole file once: every line is checked before anything is traded on the first one.
-pub fn survey(path: &Path, instruments: usize) -> Result<Survey, DataError> {
+pub(crate) fn survey(path: &Path, instruments: usize) -> Result<Survey, DataError> {
     let mut rows = Rows::open(path, instruments)?;
     let (mut events, mut hash) = (0, Sha256::new());
     while let Some(row) = rows.next_row()? {

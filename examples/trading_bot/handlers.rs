@@ -14,8 +14,8 @@ use infra_factory::{
     state_store::{Batch, Key, Op, StateStore, StoreError, Ttl, When},
 };
 use infra_types::{
-    AccountId, BotId, CorrelationId, Envelope, Execution, ExecutionKind, InstrumentSpec, Namespace, Order, OrderId, Price,
-    Qty, Side, StrategyId,
+    AccountId, BotId, CorrelationId, Envelope, Execution, ExecutionKind, InstrumentSpec, Namespace, Order, OrderId,
+    Price, Qty, Side, StrategyId,
 };
 use parking_lot::Mutex;
 
@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// What the handlers share.
-pub struct Desk {
+pub(crate) struct Desk {
     pub bot: BotId,
     pub account: AccountId,
     pub strategy: StrategyId,
@@ -53,12 +53,12 @@ pub struct Desk {
 
 impl Desk {
     /// The client order id of a signal: the same each time, so that a repeated signal is the same order.
-    pub fn order_id(&self, signal: u64) -> Option<OrderId> {
+    pub(crate) fn order_id(&self, signal: u64) -> Option<OrderId> {
         format!("{}-{signal:06}", self.bot).parse().ok()
     }
 
     /// Ties a signal, its order and everything after it together; the same in every run.
-    pub fn correlation(&self, signal: u64) -> CorrelationId {
+    pub(crate) fn correlation(&self, signal: u64) -> CorrelationId {
         let bot = self.bot.as_str().bytes().fold(0u64, |h, b| h.wrapping_mul(31).wrapping_add(u64::from(b)));
         CorrelationId::from_u128((u128::from(bot) << 64) | u128::from(signal))
     }
@@ -68,7 +68,7 @@ impl Desk {
     }
 
     /// Notes whether an order still works.
-    pub fn note(&self, order: &Order, is_over: bool) {
+    pub(crate) fn note(&self, order: &Order, is_over: bool) {
         let Some(instrument) = self.instrument_of(order) else { return };
         let mut working = self.working.lock();
         let orders = working.entry(instrument).or_default();
@@ -80,7 +80,7 @@ impl Desk {
     }
 
     /// Stops the run at the next event.
-    pub fn fail(&self, reason: impl Into<String>) {
+    pub(crate) fn fail(&self, reason: impl Into<String>) {
         self.failure.lock().get_or_insert_with(|| reason.into());
     }
 
@@ -97,7 +97,7 @@ fn poison(e: impl std::fmt::Display) -> HandlerError {
 }
 
 /// Market data: into the cache, the risk engine and the strategy.
-pub struct OnMarket(pub Arc<Desk>);
+pub(crate) struct OnMarket(pub Arc<Desk>);
 
 #[async_trait]
 impl Handler for OnMarket {
@@ -139,7 +139,7 @@ impl Handler for OnMarket {
 }
 
 /// Signals: through the gate and to the exchange.
-pub struct OnSignal(pub Arc<Desk>);
+pub(crate) struct OnSignal(pub Arc<Desk>);
 
 impl OnSignal {
     fn order(&self, signal: &Signal) -> Result<Order, HandlerError> {
@@ -166,12 +166,17 @@ impl Handler for OnSignal {
         let approved = match desk.gate.approve_with(order.clone(), vec![once]).await {
             Ok(approved) => approved,
             // It was decided before the bus could be told; what was approved then is reconciled at the start.
-            Err(GateError::Caller { source: StoreError::AlreadyProcessed { .. }, .. } | GateError::DuplicateOrderId { .. }) => {
+            Err(
+                GateError::Caller { source: StoreError::AlreadyProcessed { .. }, .. }
+                | GateError::DuplicateOrderId { .. },
+            ) => {
                 return Ok(());
             }
             Err(e @ (GateError::Refused(_) | GateError::Halted { .. })) => {
                 desk.traces.lock().remove(&id);
-                desk.progress.highlight(|| format!("{} refused  {:?} {} {}: {e}", signal.at, order.side, order.qty, order.instrument));
+                desk.progress.highlight(|| {
+                    format!("{} refused  {:?} {} {}: {e}", signal.at, order.side, order.qty, order.instrument)
+                });
                 return Ok(());
             }
             Err(e) => {
@@ -197,7 +202,9 @@ impl Handler for OnSignal {
             }
             Ok(Placed::Unknown { reason }) => {
                 desk.note(&order, false);
-                desk.fail(format!("the exchange does not answer ({reason}); order {id} counts as live. Run the same command to go on"));
+                desk.fail(format!(
+                    "the exchange does not answer ({reason}); order {id} counts as live. Run the same command to go on"
+                ));
             }
             Ok(_) => desk.fail("a placement of a kind that this bot does not know"),
             Err(e @ GateError::Halted { .. }) => desk.progress.highlight(|| e.to_string()),
@@ -211,7 +218,7 @@ impl Handler for OnSignal {
 }
 
 /// Execution reports: into orders, positions and P&L, with the checkpoint in the same batch.
-pub struct OnExecution(pub Arc<Desk>);
+pub(crate) struct OnExecution(pub Arc<Desk>);
 
 #[async_trait]
 impl Handler for OnExecution {
@@ -225,8 +232,17 @@ impl Handler for OnExecution {
                 if let ExecutionKind::Filled(fill) = &execution.kind {
                     desk.mark(&execution.order, Stage::Filled);
                     desk.progress.highlight(|| {
-                        let gain = realised.filter(|r| !r.is_zero()).map_or(String::new(), |r| format!(", realised {}", r.round_dp(4).normalize()));
-                        format!("{} filled   {:?} {} {} at {}{gain}", execution.at, record.order.side, fill.qty.get().normalize(), record.order.instrument, fill.price.get().normalize())
+                        let gain = realised
+                            .filter(|r| !r.is_zero())
+                            .map_or(String::new(), |r| format!(", realised {}", r.round_dp(4).normalize()));
+                        format!(
+                            "{} filled   {:?} {} {} at {}{gain}",
+                            execution.at,
+                            record.order.side,
+                            fill.qty.get().normalize(),
+                            record.order.instrument,
+                            fill.price.get().normalize()
+                        )
                     });
                 }
                 if is_over && let Some(trace) = desk.traces.lock().remove(&execution.order) {
@@ -245,7 +261,7 @@ impl Handler for OnExecution {
 }
 
 /// The envelope that carries a signal.
-pub fn signal_envelope(desk: &Desk, signal: &Signal) -> Result<Envelope, String> {
+pub(crate) fn signal_envelope(desk: &Desk, signal: &Signal) -> Result<Envelope, String> {
     let text = |e: &dyn std::fmt::Display| e.to_string();
     let symbol = &desk.specs[signal.instrument].id.symbol;
     let topic = format!("signals:{}:{symbol}", desk.bot).parse().map_err(|e| text(&e))?;

@@ -4,7 +4,7 @@
 use infra_types::{Decimal, InstrumentSpec, InvalidValue};
 
 /// The three instruments of the shipped data, in the order of its indices.
-pub fn all() -> Result<Vec<InstrumentSpec>, InvalidValue> {
+pub(crate) fn all() -> Result<Vec<InstrumentSpec>, InvalidValue> {
     [("BTC", 2, 5, "9000"), ("ETH", 2, 4, "9000"), ("SOL", 2, 3, "90000")]
         .into_iter()
         .map(|(base, price_places, qty_places, qty_max)| {

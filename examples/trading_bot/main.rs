@@ -34,6 +34,7 @@ fn main() -> ExitCode {
 /// One thread runs the bot: a replay handles one event after the other, and handing over between threads would only make it
 /// wait. SQLite has threads of its own.
 fn trade(args: &args::Args) -> Result<(), String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| format!("no runtime: {e}"))?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| format!("no runtime: {e}"))?;
     runtime.block_on(replay::run(args))
 }

@@ -10,14 +10,14 @@ use parking_lot::Mutex;
 const HIGHLIGHTS_MAX: u32 = 10;
 
 /// A bar on the terminal, and now and then a line above it.
-pub struct Progress {
+pub(crate) struct Progress {
     bar: ProgressBar,
     window: Mutex<(Monotonic, u32)>,
 }
 
 impl Progress {
     /// A bar of `total` events, of which `done` were handled by an earlier run.
-    pub fn new(total: u64, done: u64) -> Self {
+    pub(crate) fn new(total: u64, done: u64) -> Self {
         let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(10));
         let style = "{elapsed_precise} [{bar:40}] {pos}/{len} events {msg}";
         if let Ok(style) = ProgressStyle::with_template(style) {
@@ -28,14 +28,14 @@ impl Progress {
     }
 
     /// Moves the bar.
-    pub fn at(&self, events: u64) {
+    pub(crate) fn at(&self, events: u64) {
         if events % 64 == 0 {
             self.bar.set_position(events);
         }
     }
 
     /// A line worth reading, unless there were ten in this second.
-    pub fn highlight(&self, line: impl FnOnce() -> String) {
+    pub(crate) fn highlight(&self, line: impl FnOnce() -> String) {
         let mut window = self.window.lock();
         let now = SystemClock.now();
         if now.since(window.0) >= Duration::from_secs(1) {
@@ -52,7 +52,7 @@ impl Progress {
     }
 
     /// Takes the bar away.
-    pub fn finish(&self, events: u64) {
+    pub(crate) fn finish(&self, events: u64) {
         self.bar.set_position(events);
         self.bar.finish_and_clear();
     }

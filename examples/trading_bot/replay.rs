@@ -47,7 +47,7 @@ struct Run {
 }
 
 /// Replays the input and prints the report.
-pub async fn run(args: &Args) -> Result<(), String> {
+pub(crate) async fn run(args: &Args) -> Result<(), String> {
     let preset: Preset = args.preset.parse().map_err(text)?;
     let specs = instruments::all().map_err(text)?;
     let input = args.input();
@@ -97,9 +97,8 @@ pub async fn run(args: &Args) -> Result<(), String> {
 
     let exchange_dir = exchange_dir(&infra)?;
     let is_temporary = infra.data_dir().is_none();
-    let venue = Arc::new(
-        venue_client::connect(&exchange_dir, args.seed, is_temporary, Arc::new(clock.clone()), &specs).await?,
-    );
+    let venue =
+        Arc::new(venue_client::connect(&exchange_dir, args.seed, is_temporary, Arc::new(clock.clone()), &specs).await?);
     let desk = Arc::new(Desk {
         bot: infra.bot().clone(),
         account,
@@ -120,7 +119,10 @@ pub async fn run(args: &Args) -> Result<(), String> {
     });
     let reconciled = infra.gate().reconcile(desk.venue.as_ref(), NotAtVenue::Send).await.map_err(text)?;
     if reconciled.unknown > 0 {
-        return Err(format!("the exchange does not answer about {} open orders; run the same command to go on", reconciled.unknown));
+        return Err(format!(
+            "the exchange does not answer about {} open orders; run the same command to go on",
+            reconciled.unknown
+        ));
     }
     for record in infra.gate().open_orders().await.map_err(text)? {
         desk.note(&record.order, false);
@@ -131,7 +133,8 @@ pub async fn run(args: &Args) -> Result<(), String> {
     let took = SystemClock.now().since(began);
     let events = run.desk.cursor.get().events;
     progress.finish(events);
-    let figures = report::collect(&run.infra, &run.desk, survey.events, took, [&run.market, &run.signals, &run.executions]).await;
+    let figures =
+        report::collect(&run.infra, &run.desk, survey.events, took, [&run.market, &run.signals, &run.executions]).await;
     let figures = match (figures, &ended) {
         (Ok(figures), _) => figures,
         // The run's own failure says more than what followed from it.
@@ -174,7 +177,9 @@ async fn subscribe(infra: Infrastructure, desk: Arc<Desk>, clock: ManualClock) -
             .with_consumer(&group);
         durable.push(bus.subscribe(options).await.map_err(text)?);
     }
-    let (Some(executions), Some(signals)) = (durable.pop(), durable.pop()) else { return Err("no subscriptions".into()) };
+    let (Some(executions), Some(signals)) = (durable.pop(), durable.pop()) else {
+        return Err("no subscriptions".into());
+    };
     Ok(Run { infra, desk, clock, market, signals, executions, quiet_until: Some(Timestamp::EPOCH) })
 }
 
@@ -234,7 +239,10 @@ impl Run {
         }
         // The signal is published if and only if the checkpoint behind it is written.
         let envelope = signal_envelope(&self.desk, &signal)?;
-        let ops = vec![self.infra.outbox().event(&envelope), self.infra.outbox().audit(&report::signal_row(&self.desk, &signal))];
+        let ops = vec![
+            self.infra.outbox().event(&envelope),
+            self.infra.outbox().audit(&report::signal_row(&self.desk, &signal)),
+        ];
         self.save(ops).await?;
         self.infra.relay_events().await.map_err(text)?;
         self.settle().await
@@ -247,16 +255,22 @@ impl Run {
             return Ok(());
         }
         let after = self.desk.cursor.get().polled;
-        let (executions, quiet_until) = self.desk.venue.executions(after, now).await.map_err(|e| format!("{e}; run the same command to go on"))?;
+        let (executions, quiet_until) =
+            self.desk.venue.executions(after, now).await.map_err(|e| format!("{e}; run the same command to go on"))?;
         let mut envelopes = Vec::new();
         for execution in executions {
             let Some(record) = self.desk.gate.order(&execution.order).await.map_err(text)? else {
                 return Err(format!("the exchange reports on {}, which this bot never sent", execution.order));
             };
-            let topic = format!("executions:{}:{}", self.desk.bot, record.order.instrument.symbol).parse().map_err(text)?;
+            let topic =
+                format!("executions:{}:{}", self.desk.bot, record.order.instrument.symbol).parse().map_err(text)?;
             let data = serde_json::to_vec(&execution).map_err(text)?;
             let id = infra_types::EventId::new(format!("execution.{}", execution.id)).map_err(text)?;
-            envelopes.push(Envelope::new(topic, "execution.v1", execution.at, data).with_id(id).with_key(record.order.instrument.to_string()));
+            envelopes.push(
+                Envelope::new(topic, "execution.v1", execution.at, data)
+                    .with_id(id)
+                    .with_key(record.order.instrument.to_string()),
+            );
         }
         for published in self.infra.events().publish_batch(envelopes).await {
             published.map_err(text)?;
@@ -293,7 +307,9 @@ impl Run {
         self.infra.emergency().halt("operator", &reason).await.map_err(text)?;
         let (asked, failed) = self.desk.gate.cancel_all(self.desk.venue.as_ref()).await.map_err(text)?;
         self.quiet_until = None;
-        self.desk.progress.highlight(|| format!("{} HALT: {asked} orders cancelled, {failed} failed; only exits pass", self.clock.wall()));
+        self.desk.progress.highlight(|| {
+            format!("{} HALT: {asked} orders cancelled, {failed} failed; only exits pass", self.clock.wall())
+        });
         Ok(())
     }
 }

@@ -14,7 +14,7 @@ use crate::{exchange::protocol::Stats, handlers::Desk, strategy::Signal};
 
 /// The report. Money is text, so that no reader rounds it.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub(crate) struct Report {
     bot: String,
     preset: String,
     events: u64,
@@ -55,7 +55,7 @@ struct Figures {
 }
 
 /// The audit row of a signal.
-pub fn signal_row(desk: &Desk, signal: &Signal) -> AuditRow {
+pub(crate) fn signal_row(desk: &Desk, signal: &Signal) -> AuditRow {
     let details = BTreeMap::from([
         ("side".to_owned(), format!("{:?}", signal.side).to_lowercase()),
         ("qty".to_owned(), signal.qty.normalize().to_string()),
@@ -77,7 +77,7 @@ pub fn signal_row(desk: &Desk, signal: &Signal) -> AuditRow {
 }
 
 /// Reads everything together.
-pub async fn collect(
+pub(crate) async fn collect(
     infra: &Infrastructure,
     desk: &Desk,
     events_total: u64,
@@ -101,7 +101,7 @@ pub async fn collect(
     }
     let account = infra.risk().account(&desk.account).ok_or("the account is gone")?;
     let metrics = infra.risk().calculate_portfolio_metrics();
-    let unrealised: Decimal = metrics.unrealised.unwrap_or_default();
+    let unrealised: Decimal = metrics.unrealised;
     let positions = infra.risk().positions().into_iter().filter(|(a, _, p)| *a == desk.account && !p.is_flat());
     let positions = positions.map(|(_, i, p)| (i.to_string(), p.qty.normalize().to_string())).collect();
     let used = infra.risk().used().await.map_err(|e| text(&e))?;
@@ -129,7 +129,7 @@ pub async fn collect(
         unrealised: unrealised.normalize().to_string(),
         pnl: (account.realised - account.fees + unrealised).normalize().to_string(),
         max_drawdown: account.max_drawdown.normalize().to_string(),
-        exposure: metrics.gross_exposure.unwrap_or_default().normalize().to_string(),
+        exposure: metrics.exposure.normalize().to_string(),
         positions,
         reserved,
         halt: snapshot.state.to_string(),
@@ -139,7 +139,8 @@ pub async fn collect(
         audit_events: audit.total,
         audit_verify: match verdict {
             Verdict::Ok { anchored_to, .. } => format!("OK (anchored to {} events)", anchored_to.size),
-            other => other.to_string(),
+            Verdict::Tampered { first_bad_index, kind } => format!("TAMPERED ({kind:?} at {first_bad_index:?})"),
+            other => format!("UNANCHORED ({other:?})"),
         },
         exchange,
         duplicates_at_exchange: exchange.duplicates,
@@ -190,7 +191,7 @@ fn latency(infra: &Infrastructure) -> BTreeMap<String, Figures> {
 }
 
 /// Prints the report for a person, or as one line of JSON.
-pub fn print(report: &Report, as_json: bool, closed: &CloseReport) -> Result<(), String> {
+pub(crate) fn print(report: &Report, as_json: bool, closed: &CloseReport) -> Result<(), String> {
     for line in &closed.unfinished {
         eprintln!("not finished: {line}");
     }

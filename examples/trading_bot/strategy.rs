@@ -20,7 +20,7 @@ const STAKE: Decimal = Decimal::from_parts(12_000, 0, 0, false, 0);
 
 /// What the strategy remembers of one instrument.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Averages {
+pub(crate) struct Averages {
     fast: Decimal,
     slow: Decimal,
     prices: u32,
@@ -33,7 +33,7 @@ pub struct Averages {
 
 /// What the strategy wants, and how sure it is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Signal {
+pub(crate) struct Signal {
     /// Counts from 1 in a run.
     pub number: u64,
     /// Index of the instrument.
@@ -52,7 +52,7 @@ pub struct Signal {
 
 /// The strategy: a state per instrument and the number of the last signal.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Strategy {
+pub(crate) struct Strategy {
     /// By instrument.
     pub averages: Vec<Averages>,
     /// How many signals there were.
@@ -61,12 +61,12 @@ pub struct Strategy {
 
 impl Strategy {
     /// For so many instruments.
-    pub fn new(instruments: usize) -> Self {
+    pub(crate) fn new(instruments: usize) -> Self {
         Self { averages: vec![Averages::default(); instruments], signals: 0 }
     }
 
     /// Looks at an event; `held` is what is held of the instrument, `is_working` whether an order of it is open.
-    pub fn on_event(
+    pub(crate) fn on_event(
         &mut self,
         instrument: usize,
         at: Timestamp,

@@ -34,7 +34,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a call has no answer.
 #[derive(Debug, Clone, thiserror::Error)]
-pub enum CallFailure {
+pub(crate) enum CallFailure {
     #[error("the connection to the exchange is gone")]
     Gone,
     #[error("the exchange is busy")]
@@ -59,7 +59,7 @@ impl Classify for CallFailure {
 type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<Answer>>>>;
 
 /// One connection to the exchange.
-pub struct VenueClient {
+pub(crate) struct VenueClient {
     writer: tokio::sync::Mutex<tokio::net::tcp::OwnedWriteHalf>,
     waiting: Waiting,
     next_id: AtomicU64,
@@ -71,7 +71,7 @@ pub struct VenueClient {
 }
 
 /// Starts the exchange, or finds the one that still runs, and connects.
-pub async fn connect(
+pub(crate) async fn connect(
     dir: &Path,
     seed: u64,
     is_temporary: bool,
@@ -134,7 +134,8 @@ async fn try_connect(address_file: &PathBuf) -> Option<TcpStream> {
 }
 
 fn start(dir: &Path, address_file: &Path, seed: u64, is_temporary: bool) -> Result<std::process::Child, String> {
-    let program = std::env::current_exe().map_err(|e| format!("cannot find this program to start the exchange: {e}"))?;
+    let program =
+        std::env::current_exe().map_err(|e| format!("cannot find this program to start the exchange: {e}"))?;
     let mut command = Command::new(program);
     command.arg("exchange");
     command.arg("--journal").arg(dir.join("exchange.journal")).arg("--address-file").arg(address_file);
@@ -174,7 +175,11 @@ impl VenueClient {
     }
 
     /// Reports later than `after`, up to `at`, and when the next one is due.
-    pub async fn executions(&self, after: Timestamp, at: Timestamp) -> Result<(Vec<Execution>, Option<Timestamp>), SinkError> {
+    pub(crate) async fn executions(
+        &self,
+        after: Timestamp,
+        at: Timestamp,
+    ) -> Result<(Vec<Execution>, Option<Timestamp>), SinkError> {
         match self.read.call(ReadOnly, |_| self.ask(Call::Executions { after, at })).await {
             Ok(Answer::Executions { executions, quiet_until }) => Ok((executions, quiet_until)),
             Ok(other) => Err(odd(&other)),
@@ -183,7 +188,7 @@ impl VenueClient {
     }
 
     /// What the exchange counted.
-    pub async fn stats(&self) -> Result<Stats, SinkError> {
+    pub(crate) async fn stats(&self) -> Result<Stats, SinkError> {
         match self.read.call(ReadOnly, |_| self.ask(Call::Stats)).await {
             Ok(Answer::Stats(stats)) => Ok(stats),
             Ok(other) => Err(odd(&other)),
@@ -192,7 +197,7 @@ impl VenueClient {
     }
 
     /// Ends the exchange's process; its file stays.
-    pub async fn shutdown(&self) {
+    pub(crate) async fn shutdown(&self) {
         let _ = self.read.call(ReadOnly, |_| self.ask(Call::Shutdown)).await;
     }
 }

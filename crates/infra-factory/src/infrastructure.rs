@@ -16,7 +16,12 @@ use infra_types::{BotId, Health, Namespace};
 
 pub use self::build::InfrastructureBuilder;
 use self::places::{Anchor, Places};
-use crate::{error::FactoryError, gate::OrderGate, instance::InstanceLock, wiring::{outbox::Outbox, relay::Relay}};
+use crate::{
+    error::FactoryError,
+    gate::OrderGate,
+    instance::InstanceLock,
+    wiring::{outbox::Outbox, relay::Relay},
+};
 
 /// Builds the infrastructure of a preset by its name: `development`, `standalone`, `staging` or `production`; the environment's
 /// variables are read on top of it.
@@ -50,7 +55,10 @@ pub struct Infrastructure {
 
 impl std::fmt::Debug for Infrastructure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Infrastructure").field("bot", &self.bot).field("preset", &self.config.preset).finish_non_exhaustive()
+        f.debug_struct("Infrastructure")
+            .field("bot", &self.bot)
+            .field("preset", &self.config.preset)
+            .finish_non_exhaustive()
     }
 }
 

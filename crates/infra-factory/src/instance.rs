@@ -18,7 +18,8 @@ pub(crate) struct InstanceLock {
 impl InstanceLock {
     /// Takes the lock of `bot` in `data_dir`, which is created if it is missing.
     pub(crate) fn take(data_dir: &Path, bot: &BotId) -> Result<Self, FactoryError> {
-        let failed = |e: std::io::Error| FactoryError::DataDir { path: data_dir.display().to_string(), reason: e.to_string() };
+        let failed =
+            |e: std::io::Error| FactoryError::DataDir { path: data_dir.display().to_string(), reason: e.to_string() };
         std::fs::create_dir_all(data_dir).map_err(failed)?;
         let path = data_dir.join(format!("bot-{bot}.lock"));
         // Never truncated and never removed: a removed file could be locked twice.

@@ -1,7 +1,7 @@
 #![doc = include_str!("../README.md")]
 
-pub mod gate;
 mod error;
+pub mod gate;
 mod infrastructure;
 mod instance;
 mod limits;

@@ -14,7 +14,7 @@ use super::protocol::NewOrder;
 /// What is worth remembering.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "line", rename_all = "snake_case")]
-pub enum Line {
+pub(crate) enum Line {
     /// A placement arrived (and may have been dropped or put off).
     Attempt { order: OrderId },
     /// An order was taken or refused for good; what becomes of it follows from the seed.
@@ -26,14 +26,15 @@ pub enum Line {
 }
 
 /// An append-only file of lines, held by one process.
-pub struct Journal(File);
+pub(crate) struct Journal(File);
 
 impl Journal {
     /// Opens or creates the file and reads what is in it. A half line at the end (the process was killed while
     /// writing, so nobody was answered) is cut off.
-    pub fn open(path: &Path) -> Result<(Self, Vec<Line>), String> {
+    pub(crate) fn open(path: &Path) -> Result<(Self, Vec<Line>), String> {
         let fail = |what: &str, e: &dyn std::fmt::Display| format!("exchange journal {}: {what}: {e}", path.display());
-        let mut file = OpenOptions::new().create(true).read(true).append(true).open(path).map_err(|e| fail("cannot open", &e))?;
+        let mut file =
+            OpenOptions::new().create(true).read(true).append(true).open(path).map_err(|e| fail("cannot open", &e))?;
         file.try_lock().map_err(|e| fail("another exchange holds it", &e))?;
         let (mut lines, mut whole) = (Vec::new(), 0u64);
         let mut reader = BufReader::new(&file);
@@ -49,7 +50,7 @@ impl Journal {
     }
 
     /// Appends a line in one write, so that a kill leaves it whole or (at the end) half.
-    pub fn append(&mut self, line: &Line) -> Result<(), String> {
+    pub(crate) fn append(&mut self, line: &Line) -> Result<(), String> {
         let mut text = serde_json::to_vec(line).map_err(|e| e.to_string())?;
         text.push(b'\n');
         self.0.write_all(&text).map_err(|e| format!("exchange journal: cannot write: {e}"))

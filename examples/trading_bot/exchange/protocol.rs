@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// A request with its number.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Request {
+pub(crate) struct Request {
     /// Chosen by the bot; the reply repeats it.
     pub id: u64,
     /// What is asked.
@@ -16,7 +16,7 @@ pub struct Request {
 /// What a bot may ask. `at` is the replay's time: the exchange lives in it too.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "call", rename_all = "snake_case")]
-pub enum Call {
+pub(crate) enum Call {
     /// Put an order into the market.
     Place(NewOrder),
     /// Take an order out again.
@@ -48,7 +48,7 @@ pub enum Call {
 
 /// An order on the wire.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct NewOrder {
+pub(crate) struct NewOrder {
     /// Client order id.
     pub order: OrderId,
     /// Of what.
@@ -71,7 +71,7 @@ pub struct NewOrder {
 
 /// A reply with the number of its request.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Reply {
+pub(crate) struct Reply {
     /// The request's number.
     pub id: u64,
     /// The answer.
@@ -82,7 +82,7 @@ pub struct Reply {
 /// What the exchange may answer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]
-pub enum Answer {
+pub(crate) enum Answer {
     /// The order is in the market.
     Accepted {
         /// The exchange's own id of it.
@@ -121,7 +121,7 @@ pub enum Answer {
 
 /// What the exchange counted since its file began.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stats {
+pub(crate) struct Stats {
     /// Orders taken.
     pub orders: u64,
     /// Orders refused.

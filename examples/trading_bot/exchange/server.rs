@@ -19,7 +19,7 @@ use super::{
 
 /// Hidden arguments: the bot starts this, a person does not.
 #[derive(Debug, Clone, clap::Args)]
-pub struct ServerArgs {
+pub(crate) struct ServerArgs {
     /// The exchange's own file.
     #[arg(long)]
     pub journal: PathBuf,
@@ -38,7 +38,7 @@ pub struct ServerArgs {
 }
 
 /// Serves until it is told to end or nobody comes any more.
-pub fn run(args: &ServerArgs) -> Result<(), String> {
+pub(crate) fn run(args: &ServerArgs) -> Result<(), String> {
     let mut venue = Venue::open(&args.journal, args.seed)?;
     let listener = TcpListener::bind("127.0.0.1:0").map_err(|e| format!("exchange: cannot listen: {e}"))?;
     let address = listener.local_addr().map_err(|e| format!("exchange: no address: {e}"))?;

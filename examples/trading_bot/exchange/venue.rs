@@ -21,7 +21,7 @@ const EXPIRE: u64 = 120;
 
 /// What happens to one placement on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Transport {
+pub(crate) enum Transport {
     /// It arrives and is answered.
     Clean,
     /// It never arrives.
@@ -41,7 +41,7 @@ struct Known {
 }
 
 /// The exchange's books.
-pub struct Venue {
+pub(crate) struct Venue {
     seed: u64,
     journal: Journal,
     orders: BTreeMap<OrderId, Known>,
@@ -65,7 +65,7 @@ fn draw(seed: u64, order: &OrderId, attempt: u32, what: &str) -> u64 {
 
 impl Venue {
     /// Opens the books at `path`.
-    pub fn open(path: &Path, seed: u64) -> Result<Self, String> {
+    pub(crate) fn open(path: &Path, seed: u64) -> Result<Self, String> {
         let (journal, lines) = Journal::open(path)?;
         let mut venue = Self {
             seed,
@@ -104,10 +104,12 @@ impl Venue {
             Line::Order { order } => {
                 let id = order.order.clone();
                 let executions = outcome(self.seed, &order);
-                let rejected = matches!(executions.first(), Some(Execution { kind: ExecutionKind::Rejected { .. }, .. }));
+                let rejected =
+                    matches!(executions.first(), Some(Execution { kind: ExecutionKind::Rejected { .. }, .. }));
                 self.stats.orders += 1;
                 self.stats.rejects += u64::from(rejected);
-                self.stats.fills += executions.iter().filter(|e| matches!(e.kind, ExecutionKind::Filled(_))).count() as u64;
+                self.stats.fills +=
+                    executions.iter().filter(|e| matches!(e.kind, ExecutionKind::Filled(_))).count() as u64;
                 for (part, execution) in executions.iter().enumerate() {
                     self.timeline.insert((execution.at, id.clone(), part), execution.clone());
                 }
@@ -129,13 +131,18 @@ impl Venue {
         }
         known.executions.retain(|e| e.at <= at);
         let part = known.executions.len();
-        let cancelled = report(&known.order, part, at.saturating_add(std::time::Duration::from_millis(1)), ExecutionKind::Cancelled);
+        let cancelled = report(
+            &known.order,
+            part,
+            at.saturating_add(std::time::Duration::from_millis(1)),
+            ExecutionKind::Cancelled,
+        );
         self.timeline.insert((cancelled.at, id.clone(), part), cancelled.clone());
         known.executions.push(cancelled);
     }
 
     /// Takes a placement, and says what happens to the reply; no answer where the request was dropped.
-    pub fn place(&mut self, order: NewOrder) -> Result<(Transport, Option<Answer>), String> {
+    pub(crate) fn place(&mut self, order: NewOrder) -> Result<(Transport, Option<Answer>), String> {
         let id = order.order.clone();
         self.note(Line::Attempt { order: id.clone() })?;
         let way = transport(self.seed, &id, self.attempts[&id]);
@@ -155,14 +162,16 @@ impl Venue {
 
     fn first_answer(&self, id: &OrderId) -> Answer {
         match self.orders.get(id) {
-            Some(known) if known.rejected => Answer::Rejected { reason: "the exchange's own risk check refused it".into() },
+            Some(known) if known.rejected => {
+                Answer::Rejected { reason: "the exchange's own risk check refused it".into() }
+            }
             Some(known) => Answer::Accepted { venue_order_id: venue_order_id(&known.order) },
             None => Answer::NotFound,
         }
     }
 
     /// Takes a cancel.
-    pub fn cancel(&mut self, order: OrderId, at: Timestamp) -> Result<Answer, String> {
+    pub(crate) fn cancel(&mut self, order: OrderId, at: Timestamp) -> Result<Answer, String> {
         if !self.orders.contains_key(&order) {
             return Ok(Answer::NotFound);
         }
@@ -171,7 +180,7 @@ impl Venue {
     }
 
     /// What became of an order by `at`.
-    pub fn query(&self, order: &OrderId, at: Timestamp) -> Answer {
+    pub(crate) fn query(&self, order: &OrderId, at: Timestamp) -> Answer {
         match self.orders.get(order) {
             Some(known) => {
                 // Acknowledgement and rejection are immediate; they stand at the order's own time.
@@ -182,7 +191,7 @@ impl Venue {
     }
 
     /// Reports after `after` and up to `at`, and when the next one is due.
-    pub fn executions(&self, after: Timestamp, at: Timestamp) -> Answer {
+    pub(crate) fn executions(&self, after: Timestamp, at: Timestamp) -> Answer {
         let due = |(time, ..): &(Timestamp, OrderId, usize)| *time > after && *time <= at;
         let executions = self.timeline.iter().filter(|(key, _)| due(key)).map(|(_, e)| e.clone()).collect();
         let quiet_until = self.timeline.keys().map(|(time, ..)| *time).find(|time| *time > at);
@@ -190,7 +199,7 @@ impl Venue {
     }
 
     /// What was counted.
-    pub fn stats(&self) -> Stats {
+    pub(crate) fn stats(&self) -> Stats {
         self.stats
     }
 }

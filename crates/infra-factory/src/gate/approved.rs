@@ -62,8 +62,4 @@ impl<T> Approved<T> {
     pub fn attempt(&self) -> u32 {
         self.attempt
     }
-
-    pub(super) fn into_order(self) -> T {
-        self.order
-    }
 }

@@ -74,8 +74,12 @@ pub enum GateError {
 }
 
 fn summary(decision: &Decision) -> String {
-    let failed: Vec<String> =
-        decision.checks.iter().filter(|c| !c.passed).map(|c| format!("{} ({} of {})", c.code, c.value, c.limit)).collect();
+    let failed: Vec<String> = decision
+        .checks
+        .iter()
+        .filter(|c| !c.passed)
+        .map(|c| format!("{} ({} of {})", c.code, c.value, c.limit))
+        .collect();
     failed.join(", ")
 }
 

@@ -1,9 +1,6 @@
 //! Order records in the store: open ones apart from those that are over, so that a start reads only what may be live.
 
-use std::{
-    collections::BTreeSet,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use infra_state_store::{Key, Op, Scan, StateStore, Ttl, Value, Version, When};
 use infra_types::{Namespace, OrderId};

@@ -38,11 +38,7 @@ pub(super) enum Step {
     /// The order moves on; what it holds is untouched.
     Moves(OrderRecord),
     /// A part traded.
-    Fills {
-        next: OrderRecord,
-        fill: Fill,
-        is_last: bool,
-    },
+    Fills { next: OrderRecord, fill: Fill, is_last: bool },
     /// It is over: what it holds is released.
     Ends(OrderRecord),
     /// There are too many reports.

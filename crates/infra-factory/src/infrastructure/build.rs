@@ -86,21 +86,17 @@ impl InfrastructureBuilder {
         let instance = config.uses(Backend::Sqlite).then(|| InstanceLock::take(&config.data_dir, &bot)).transpose()?;
 
         let ledger = namespace(Infrastructure::LEDGER);
-        let emergency = EmergencyController::builder(
-            bot.clone(),
-            Arc::clone(&places.ledger),
-            ledger.clone(),
-            Arc::clone(&system),
-        )
-        .lease(config.emergency.lease)
-        .poll_interval(config.emergency.poll_interval)
-        .companion_ops(halt_rows::companion(bot.clone()))
-        .build()?;
+        let emergency =
+            EmergencyController::builder(bot.clone(), Arc::clone(&places.ledger), ledger.clone(), Arc::clone(&system))
+                .lease(config.emergency.lease)
+                .poll_interval(config.emergency.poll_interval)
+                .companion_ops(halt_rows::companion(bot.clone()))
+                .build()?;
         let emergency = Arc::new(emergency);
         confirm(&emergency).await?;
 
         let firm_currency = firm_currency.map_or_else(|| Currency::new("USDT"), Ok);
-        let firm_currency = firm_currency.map_err(|e| infra_risk_engine::RiskError::Invalid(e.to_string()))?;
+        let firm_currency = firm_currency.map_err(infra_risk_engine::RiskError::from)?;
         let risk_limits = risk_limits.unwrap_or_else(|| limits::from_config(&config.risk, firm_currency));
         let store = Arc::clone(&places.ledger);
         let risk = Arc::new(RiskEngine::new(store, ledger.clone(), Arc::clone(&decision_clock), risk_limits)?);

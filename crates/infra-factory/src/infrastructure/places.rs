@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use infra_audit_log::{AuditLog, Checkpoint, CheckpointFile, MemoryAuditLog, NoteSigner};
+use infra_audit_log::{AuditLog, Checkpoint, CheckpointFile, MemoryAuditLog, MemoryConfig, NoteSigner, WhenFull};
 use infra_config::{Backend, Config};
 use infra_event_bus::{EventBus, MemoryEventBus};
 use infra_state_store::{MemoryStateStore, StateStore};
@@ -100,7 +100,13 @@ impl<'a> Opener<'a> {
 
     fn audit(&mut self, backend: Backend) -> Result<Arc<dyn AuditLog>, FactoryError> {
         match backend {
-            Backend::Memory => Ok(Arc::new(MemoryAuditLog::new(Arc::clone(&self.clock)))),
+            Backend::Memory => {
+                // A log that refused when full would stop the outbox; what is forgotten is counted and named by `verify`.
+                let config = MemoryConfig::default()
+                    .with_capacity(self.config.audit.memory_entries_max.get() as usize)
+                    .with_when_full(WhenFull::EvictOldest);
+                Ok(Arc::new(MemoryAuditLog::new(config, Arc::clone(&self.clock))))
+            }
             #[cfg(feature = "sqlite")]
             Backend::Sqlite => {
                 Ok(Arc::new(infra_audit_log::SqliteAuditLog::new(self.sqlite().0, Arc::clone(&self.clock))))

@@ -38,7 +38,8 @@ pub(crate) fn companion(bot: BotId) -> Arc<dyn Fn(&Transition) -> Vec<Op> + Send
         if let (Ok(topic), Ok(event_id), Ok(data)) =
             (Topic::new("risk:emergency"), EventId::new(&id), serde_json::to_vec(&details))
         {
-            let envelope = Envelope::new(topic, "emergency.v1", t.at, data).with_id(event_id).with_source(format!("bot/{bot}"));
+            let envelope =
+                Envelope::new(topic, "emergency.v1", t.at, data).with_id(event_id).with_source(format!("bot/{bot}"));
             ops.push(outbox.event(&envelope));
         }
         ops

@@ -54,7 +54,7 @@ fn audit_event(row: &OutboxRow) -> Result<AuditEvent, String> {
     let kind: AuditKind = body.kind.parse().map_err(|e| damaged(&e))?;
     let mut details = body.details;
     details.insert("source".into(), body.source);
-    let details: Fields = details.into_iter().collect();
+    let details = details.into_iter().fold(Fields::new(), |fields, (name, value)| fields.with(name, value));
     let context = AuditContext { user: body.user, address: None, correlation: body.correlation };
     let mut event = AuditEvent::new(row.id.clone(), kind, body.at, body.resource, body.action)
         .with_context(context)
