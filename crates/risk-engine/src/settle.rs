@@ -112,8 +112,9 @@ pub(crate) fn plan(
                 .apply_fill(order.side, filled, value.round_dp(PLACES), settled.fee.unwrap_or_default())
                 .ok_or(OVERFLOW)?;
             let cost = position.cost.abs();
-            position.booked = Scaled::used(cost)?;
-            position.booked_firm = Scaled::used(cost.checked_mul(firm_rate).ok_or(OVERFLOW)?)?;
+            position.booked = Scaled::used(cost).map_err(|_| OVERFLOW)?;
+            let cost_firm = cost.checked_mul(firm_rate).ok_or(OVERFLOW)?;
+            position.booked_firm = Scaled::used(cost_firm).map_err(|_| OVERFLOW)?;
             (position.rate, position.firm_rate) = (rate, firm_rate);
             settled.realised = booked.realised;
             let mut next = account.value.booked(booked.realised, settled.fee, booked.trip_closed).ok_or(OVERFLOW)?;
