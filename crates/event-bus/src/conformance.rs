@@ -36,13 +36,8 @@ pub trait Fixture: Send {
 /// The configuration that the suite reckons with: limits small enough to reach.
 #[must_use]
 pub fn config() -> BusConfig {
-    let limits = Limits {
-        backlog_max: 200,
-        unrouted_max: 20,
-        dedup_window: 100,
-        dead_letters_max: 5,
-        ..Limits::default()
-    };
+    let limits =
+        Limits { backlog_max: 200, unrouted_max: 20, dedup_window: 100, dead_letters_max: 5, ..Limits::default() };
     BusConfig { limits, ..BusConfig::default() }
 }
 

@@ -67,7 +67,9 @@ pub enum BusError {
     #[error("the bus is closed")]
     Closed,
     /// Closing gave up on handlers that did not end in time; their stored events will be delivered again.
-    #[error("{unfinished} events were still being handled at the deadline ({subscriptions}): they will come again if stored")]
+    #[error(
+        "{unfinished} events were still being handled at the deadline ({subscriptions}): they will come again if stored"
+    )]
     Unfinished {
         /// How many events.
         unfinished: usize,

@@ -98,9 +98,9 @@ impl Group {
     }
 
     fn is_claimable(&self, seq: Seq, claim: &Claim) -> bool {
-        self.pending.get(&seq).is_some_and(|p| {
-            claim.is_due(p.next_at) && p.lock.as_ref().is_none_or(|l| claim.is_over(l.until, l.lease))
-        })
+        self.pending
+            .get(&seq)
+            .is_some_and(|p| claim.is_due(p.next_at) && p.lock.as_ref().is_none_or(|l| claim.is_over(l.until, l.lease)))
     }
 
     /// The events to lend, in stored order: heads that are free, each followed by its lane as far as that is free.
@@ -116,7 +116,11 @@ impl Group {
                 (None, Some(follower)) => follower,
                 (None, None) => break,
             };
-            if place == 0 { _ = heads.next() } else { _ = followers.pop() }
+            if place == 0 {
+                _ = heads.next()
+            } else {
+                _ = followers.pop()
+            }
             let Some(pending) = self.pending.get(&seq) else { continue };
             if !claim.shards.takes(&pending.key) || !self.is_claimable(seq, claim) {
                 continue;
@@ -278,9 +282,7 @@ impl State {
 
     fn settle(&mut self, name: &str, incarnation: &str, now: Timestamp, end: Settle, limits: &Limits) -> Settled {
         let mut settled = Settled::default();
-        let Some(pending) =
-            self.groups.get_mut(name).and_then(|g| g.held(end.seq, end.attempt, incarnation))
-        else {
+        let Some(pending) = self.groups.get_mut(name).and_then(|g| g.held(end.seq, end.attempt, incarnation)) else {
             settled.lost = 1;
             return settled;
         };

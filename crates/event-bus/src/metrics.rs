@@ -25,6 +25,8 @@ pub struct Metrics {
     pub dead_lettered: u64,
     /// Stored events given up unseen: no group wanted them and the retention was full, or dead letters beyond their limit.
     pub evicted: u64,
+    /// Times that the claims of running handlers were prolonged.
+    pub leases_extended: u64,
     /// Acknowledgements that came too late: another consumer had taken the event over.
     pub leases_lost: u64,
     /// Calls to the store that failed in the background and are tried again.
@@ -53,6 +55,7 @@ pub(crate) struct Counters {
     pub(crate) dropped: AtomicU64,
     pub(crate) dead_lettered: AtomicU64,
     pub(crate) evicted: AtomicU64,
+    pub(crate) leases_extended: AtomicU64,
     pub(crate) leases_lost: AtomicU64,
     pub(crate) store_errors: AtomicU64,
     pub(crate) handling_nanos: AtomicU64,
@@ -69,6 +72,7 @@ impl Counters {
             dropped: self.dropped.load(Relaxed),
             dead_lettered: self.dead_lettered.load(Relaxed),
             evicted: self.evicted.load(Relaxed),
+            leases_extended: self.leases_extended.load(Relaxed),
             leases_lost: self.leases_lost.load(Relaxed),
             store_errors: self.store_errors.load(Relaxed),
             handling_time: Duration::from_nanos(self.handling_nanos.load(Relaxed)),

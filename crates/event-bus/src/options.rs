@@ -81,7 +81,10 @@ pub struct SubscribeOptions {
 impl fmt::Debug for SubscribeOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut s = f.debug_struct("SubscribeOptions");
-        s.field("pattern", &self.pattern).field("mode", &self.mode).field("timeout", &self.timeout).finish_non_exhaustive()
+        s.field("pattern", &self.pattern)
+            .field("mode", &self.mode)
+            .field("timeout", &self.timeout)
+            .finish_non_exhaustive()
     }
 }
 

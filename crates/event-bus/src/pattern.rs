@@ -144,9 +144,7 @@ mod tests {
     fn naive(pattern: &[u8], topic: &[u8]) -> bool {
         match (pattern.first(), topic.first()) {
             (None, None) => true,
-            (Some(b'*'), _) => {
-                naive(&pattern[1..], topic) || (!topic.is_empty() && naive(pattern, &topic[1..]))
-            }
+            (Some(b'*'), _) => naive(&pattern[1..], topic) || (!topic.is_empty() && naive(pattern, &topic[1..])),
             (Some(b'?'), Some(_)) => naive(&pattern[1..], &topic[1..]),
             (Some(b'\\'), Some(t)) => pattern.get(1) == Some(t) && naive(&pattern[2..], &topic[1..]),
             (Some(p), Some(t)) => p == t && naive(&pattern[1..], &topic[1..]),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use infra_types::{ErrorKind, HealthStatus};
 
-use super::{Fixture, Gate, Log, config, drain, event, pattern, patiently, start, store};
+use super::{Fixture, Gate, Log, config, drain, event, patiently, pattern, start, store};
 use crate::{BusError, Delivery, SubscribeOptions};
 
 /// Stopping lets the running handler end; what was claimed behind it is another's at once, as if never claimed.

@@ -148,7 +148,8 @@ impl Runner {
     /// The store failed: look again in a moment.
     fn failed(&mut self) {
         self.count(|c| &c.store_errors, 1);
-        self.again = Some(self.core.clock.now() + self.core.config.poll_interval.max(std::time::Duration::from_millis(5)));
+        self.again =
+            Some(self.core.clock.now() + self.core.config.poll_interval.max(std::time::Duration::from_millis(5)));
     }
 
     fn count(&self, which: impl Fn(&Counters) -> &std::sync::atomic::AtomicU64, n: u64) {
@@ -252,7 +253,10 @@ impl Runner {
         let claims = self.held.iter().map(|(seq, h)| (*seq, h.attempt)).collect();
         let until = wall.saturating_add(self.group.lease);
         match self.core.broker.extend(&durable.group, &durable.incarnation, until, claims).await {
-            Ok(()) => durable.set_extended_until(now + self.group.lease),
+            Ok(()) => {
+                durable.set_extended_until(now + self.group.lease);
+                self.count(|c| &c.leases_extended, 1);
+            }
             Err(_) => self.failed(),
         }
     }

@@ -2,7 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{call::call, core::Core, sub::{Kind, Sub}};
+use super::{
+    call::call,
+    core::Core,
+    sub::{Kind, Sub},
+};
 use crate::{SubscribeOptions, handler::Delivered};
 
 pub(crate) async fn run(core: Arc<Core>, sub: Arc<Sub>, options: SubscribeOptions) {

@@ -10,7 +10,10 @@ mod worker;
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicU64, Ordering::{Relaxed, SeqCst}},
+    atomic::{
+        AtomicBool, AtomicU64,
+        Ordering::{Relaxed, SeqCst},
+    },
 };
 
 use async_trait::async_trait;
@@ -126,7 +129,8 @@ impl<B: Broker> EventBus for Bus<B> {
             }
             Delivery::AtLeastOnce => {
                 let answer = self.core.broker.append(vec![event.clone()]).await.pop();
-                let appended = answer.unwrap_or(Err(BusError::Ambiguous { reason: "the store gave no answer".into() }))?;
+                let appended =
+                    answer.unwrap_or(Err(BusError::Ambiguous { reason: "the store gave no answer".into() }))?;
                 Ok(self.spread(&event, appended).await)
             }
         }
@@ -221,7 +225,8 @@ impl<B: Broker> EventBus for Bus<B> {
         }
         let began = SystemClock.now();
         let health = self.core.broker.health().await;
-        let stopped = self.core.subs.read().iter().filter(|sub| sub.is_done()).map(|s| s.label.clone()).collect::<Vec<_>>();
+        let stopped =
+            self.core.subs.read().iter().filter(|sub| sub.is_done()).map(|s| s.label.clone()).collect::<Vec<_>>();
         let health = if health.status == HealthStatus::Up && !stopped.is_empty() {
             Health::degraded(format!("subscriptions ended by themselves: {}", stopped.join(", ")))
         } else {

@@ -16,7 +16,10 @@ use tokio::{
 };
 
 use super::{core::Core, queue::Queue};
-use crate::{BusError, Pattern, metrics::{Counters, Tally}};
+use crate::{
+    BusError, Pattern,
+    metrics::{Counters, Tally},
+};
 
 #[derive(Debug)]
 pub(crate) enum Kind {

@@ -56,10 +56,8 @@ impl Worker {
                 failed.insert(key.clone());
                 (Outcome::Release, None)
             } else {
-                let event =
-                    Delivered { envelope: job.claimed.envelope.clone(), attempt, is_replay: false };
-                let (result, took) =
-                    call(&self.options.handler, event, &self.core.clock, self.options.timeout).await;
+                let event = Delivered { envelope: job.claimed.envelope.clone(), attempt, is_replay: false };
+                let (result, took) = call(&self.options.handler, event, &self.core.clock, self.options.timeout).await;
                 let outcome = self.judge(result, &job.claimed);
                 if matches!(outcome, Outcome::Retry { .. }) {
                     failed.insert(key.clone());
