@@ -18,6 +18,7 @@ use crate::{
     limit::LimitVerdict,
     notify::SubscriptionId,
     poller::PollerGuard,
+    raise::Raised,
     state::{EmergencyState, Snapshot, Stance, Transition},
     view::{Decision, View},
 };
@@ -157,10 +158,16 @@ impl EmergencyController {
     pub(crate) async fn write_pending(&self) -> Result<bool, EmergencyError> {
         let Some((ticket, decision)) = self.view.pending() else { return Ok(false) };
         match self.raise(&decision).await {
-            Ok(()) => self.view.settle(ticket),
-            Err(cause) => return Err(EmergencyError::NotDurable { state: decision.state, cause: Box::new(cause) }),
+            Ok(Raised::Stored) => {
+                self.view.settle(ticket);
+                Ok(true)
+            }
+            Ok(Raised::CoveredByDamage(damage)) => {
+                self.view.settle(ticket);
+                Err(damage)
+            }
+            Err(cause) => Err(EmergencyError::NotDurable { state: decision.state, cause: Box::new(cause) }),
         }
-        Ok(true)
     }
 
     /// How many refreshes failed.
@@ -185,7 +192,7 @@ impl EmergencyController {
     ///
     /// # Errors
     /// `NotDurable` if the store did not take it. It holds in this process all the same and is written by the next refresh that
-    /// can; its `kind()` is that of the cause.
+    /// can; its `kind()` is that of the cause. `Damaged` if the record is unreadable: that is a HALT for everybody already.
     ///
     /// # Cancel safety
     /// Dropping the future after its first poll leaves the halt in force in this process.

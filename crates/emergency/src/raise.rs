@@ -14,6 +14,14 @@ use crate::{
 /// How often a swap is tried. Each loss means that somebody else's swap succeeded.
 pub(crate) const ATTEMPTS: usize = 16;
 
+/// How a stop came to be in force for everybody.
+pub(crate) enum Raised {
+    /// The record is at least as strong.
+    Stored,
+    /// The record is damaged, which counts as HALT wherever it is read; nothing weaker than it may be is written over it.
+    CoveredByDamage(EmergencyError),
+}
+
 /// How a write ended when it did not fail for good.
 pub(crate) enum Written {
     Done,
@@ -26,16 +34,20 @@ impl EmergencyController {
     pub(crate) async fn escalate(&self, decision: Decision) -> Result<Snapshot, EmergencyError> {
         let call = self.view.hold(decision.clone());
         match self.raise(&decision).await {
-            Ok(()) => {
+            Ok(Raised::Stored) => {
                 call.done();
                 Ok(self.snapshot())
+            }
+            Ok(Raised::CoveredByDamage(damage)) => {
+                call.done();
+                Err(damage)
             }
             Err(cause) => Err(EmergencyError::NotDurable { state: decision.state, cause: Box::new(cause) }),
         }
     }
 
     /// Makes the record at least as strong as the decision. Repeating it changes nothing, so a lost reply is simply read after.
-    pub(crate) async fn raise(&self, decision: &Decision) -> Result<(), EmergencyError> {
+    pub(crate) async fn raise(&self, decision: &Decision) -> Result<Raised, EmergencyError> {
         let mut lost_reply = None;
         for _ in 0..ATTEMPTS {
             let (found, accepted) = match self.read().await {
@@ -45,7 +57,7 @@ impl EmergencyController {
             };
             let enforced = self.snapshot();
             let (from, version, transitions, to, when) = match (found, accepted) {
-                (Found::Record(r, _), Ok(())) if r.state >= decision.state => return Ok(()),
+                (Found::Record(r, _), Ok(())) if r.state >= decision.state => return Ok(Raised::Stored),
                 (Found::Record(r, when), Ok(())) => (r.state, r.version.0, r.transitions, decision.state, when),
                 // The store lost a transition: what is written back must not be weaker than what it lost.
                 (Found::Record(r, when), Err(_)) => {
@@ -55,7 +67,11 @@ impl EmergencyController {
                 (Found::Damaged { replace: Some(when), .. }, _) if decision.state == EmergencyState::Shutdown => {
                     (EmergencyState::Halt, enforced.version, enforced.transitions, decision.state, when)
                 }
-                (Found::Damaged { what, .. }, _) => return Err(EmergencyError::Damaged { what }),
+                (Found::Damaged { what, replace: Some(_), .. }, _) => {
+                    return Ok(Raised::CoveredByDamage(EmergencyError::Damaged { what }));
+                }
+                // Only this process is known to read it as a HALT.
+                (Found::Damaged { what, replace: None, .. }, _) => return Err(EmergencyError::Damaged { what }),
             };
             let next = Record {
                 schema: Record::SCHEMA,
@@ -68,7 +84,7 @@ impl EmergencyController {
                 id: EventId::generate(),
             };
             match self.write(next, from, when).await? {
-                Written::Done => return Ok(()),
+                Written::Done => return Ok(Raised::Stored),
                 Written::ReadAgain(lost) => lost_reply = lost,
             }
         }

@@ -60,6 +60,15 @@ struct Inner {
     told: EmergencyState,
 }
 
+impl Inner {
+    /// The store was at `state` after the stop had been left: whoever re-arms from there has seen something as strong.
+    fn settle_covered(&mut self, began: &Began, state: EmergencyState) {
+        if self.pending.as_ref().is_some_and(|(left, d)| *left < began.ticket && d.state <= state) {
+            self.pending = None;
+        }
+    }
+}
+
 pub(crate) struct View {
     id: BotId,
     lease: Duration,
@@ -139,9 +148,12 @@ impl View {
     /// Takes the store's answer to what began at `began`.
     pub(crate) fn accept(&self, began: &Began, found: &Found) -> Result<(), EmergencyError> {
         let outcome = self.change(|inner| match found {
-            Found::Damaged { what, version, .. } => {
+            Found::Damaged { what, version, replace } => {
                 let error = EmergencyError::Damaged { what: what.clone() };
                 self.fail(inner, &error, *version);
+                if replace.is_some() {
+                    inner.settle_covered(began, EmergencyState::Halt);
+                }
                 Err(error)
             }
             Found::Record(record, _) if record.version.0 < began.known => {
@@ -157,9 +169,7 @@ impl View {
                 if inner.fault.as_ref().is_some_and(|fault| fault.ticket < began.ticket) {
                     inner.fault = None;
                 }
-                if inner.pending.as_ref().is_some_and(|(left, d)| *left < began.ticket && d.state <= record.state) {
-                    inner.pending = None;
-                }
+                inner.settle_covered(began, record.state);
                 Ok(())
             }
         });

@@ -1,0 +1,10 @@
+//! The switch from outside: transitions, failures of the store, several processes, and every order of their steps.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod fail_closed;
+mod fleet;
+mod interleavings;
+mod poller;
+mod store;
+mod transitions;

@@ -1,0 +1,226 @@
+//! A store that fails on demand, gives way between its steps, and remembers every record it took.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use async_trait::async_trait;
+use infra_emergency::{CompanionOps, EmergencyBuilder, EmergencyController, EmergencyState};
+use infra_state_store::{
+    Applied, Batch, Entry, Key, MemoryStateStore, Op, OutboxPosition, OutboxRow, Page, Scan, StateStore, StoreError,
+    StoreInfo,
+};
+use infra_types::{BotId, Clock, ErrorKind, EventId, Health, ManualClock, Namespace};
+use parking_lot::Mutex;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    None,
+    /// Refused before anything happened.
+    Down,
+    /// The batch never arrived, and nobody can tell.
+    LostRequest,
+    /// The batch was applied, and nobody can tell.
+    LostReply,
+    /// No answer, ever.
+    Hang,
+}
+
+/// A record that was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Written {
+    pub state: EmergencyState,
+    pub version: u64,
+    pub by: String,
+}
+
+#[derive(Debug)]
+struct Plan {
+    standing: Fault,
+    next: VecDeque<Fault>,
+    gives_way: bool,
+    written: Vec<Written>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct FaultyStore {
+    inner: MemoryStateStore,
+    plan: Arc<Mutex<Plan>>,
+}
+
+impl FaultyStore {
+    pub(crate) fn new(clock: &ManualClock) -> Self {
+        let plan = Plan { standing: Fault::None, next: VecDeque::new(), gives_way: false, written: Vec::new() };
+        Self { inner: MemoryStateStore::new(Arc::new(clock.clone())), plan: Arc::new(Mutex::new(plan)) }
+    }
+
+    /// Every operation from now on.
+    pub(crate) fn fail(&self, fault: Fault) {
+        self.plan.lock().standing = fault;
+    }
+
+    /// The next operations, one each.
+    pub(crate) fn fail_next(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.plan.lock().next.extend(faults);
+    }
+
+    pub(crate) fn heal(&self) {
+        let mut plan = self.plan.lock();
+        plan.next.clear();
+        plan.standing = Fault::None;
+    }
+
+    /// Whether each operation waits once before and once after it happens.
+    pub(crate) fn give_way(&self, gives_way: bool) {
+        self.plan.lock().gives_way = gives_way;
+    }
+
+    pub(crate) fn written(&self) -> Vec<Written> {
+        self.plan.lock().written.clone()
+    }
+
+    pub(crate) fn state(&self) -> EmergencyState {
+        self.plan.lock().written.last().map_or(EmergencyState::Normal, |w| w.state)
+    }
+
+    async fn begin(&self) -> Fault {
+        let (fault, gives_way) = {
+            let mut plan = self.plan.lock();
+            (plan.next.pop_front().unwrap_or(plan.standing), plan.gives_way)
+        };
+        self.step(gives_way).await;
+        if fault == Fault::Hang {
+            std::future::pending::<()>().await;
+        }
+        fault
+    }
+
+    async fn end(&self) {
+        let gives_way = self.plan.lock().gives_way;
+        self.step(gives_way).await;
+    }
+
+    async fn step(&self, gives_way: bool) {
+        if gives_way {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// What is no record (the tests write damage too) is not noted.
+    fn note(&self, ops: &[Op]) {
+        let Some(Op::Set { key, value, .. }) = ops.first() else { return };
+        let json = value.as_bytes().map_or(serde_json::Value::Null, |b| serde_json::from_slice(b).unwrap_or_default());
+        if let (Ok(state), Some(version), Some(by), "emergency/firm") = (
+            serde_json::from_value(json["state"].clone()),
+            json["version"].as_str().and_then(|v| v.parse().ok()),
+            json["by"].as_str(),
+            key.name(),
+        ) {
+            self.plan.lock().written.push(Written { state, version, by: by.to_owned() });
+        }
+    }
+}
+
+fn down() -> StoreError {
+    StoreError::Backend { message: "the database does not answer".into(), kind: ErrorKind::Unavailable }
+}
+
+fn lost() -> StoreError {
+    StoreError::Ambiguous { reason: "the connection broke".into() }
+}
+
+#[async_trait]
+impl StateStore for FaultyStore {
+    async fn get_many(&self, namespace: &Namespace, keys: &[Key]) -> Result<Vec<Option<Entry>>, StoreError> {
+        let fault = self.begin().await;
+        if fault != Fault::None {
+            return Err(down());
+        }
+        let read = self.inner.get_many(namespace, keys).await;
+        self.end().await;
+        read
+    }
+
+    async fn apply(&self, batch: Batch) -> Result<Vec<Applied>, StoreError> {
+        let fault = self.begin().await;
+        match fault {
+            Fault::Down => return Err(down()),
+            Fault::LostRequest => return Err(lost()),
+            _ => {}
+        }
+        let ops = batch.ops.clone();
+        let applied = self.inner.apply(batch).await;
+        if applied.is_ok() {
+            self.note(&ops);
+        }
+        self.end().await;
+        if fault == Fault::LostReply { Err(lost()) } else { applied }
+    }
+
+    async fn scan(&self, namespace: &Namespace, scan: Scan) -> Result<Page, StoreError> {
+        self.inner.scan(namespace, scan).await
+    }
+
+    async fn outbox_read(
+        &self,
+        namespace: &Namespace,
+        outbox: &Key,
+        after: Option<OutboxPosition>,
+        limit: usize,
+    ) -> Result<Vec<OutboxRow>, StoreError> {
+        self.inner.outbox_read(namespace, outbox, after, limit).await
+    }
+
+    async fn clear(&self, namespace: &Namespace) -> Result<u64, StoreError> {
+        self.inner.clear(namespace).await
+    }
+
+    async fn health(&self) -> Health {
+        self.inner.health().await
+    }
+
+    fn info(&self) -> StoreInfo {
+        self.inner.info()
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        self.inner.close().await
+    }
+}
+
+pub(crate) fn namespace() -> Namespace {
+    Namespace::new("ledger").unwrap()
+}
+
+pub(crate) fn record_key() -> Key {
+    Key::record("emergency/firm").unwrap()
+}
+
+pub(crate) fn outbox_key() -> Key {
+    Key::record("outbox/audit").unwrap()
+}
+
+/// One message for each transition: `version:from:to:by`.
+pub(crate) fn companions() -> CompanionOps {
+    Arc::new(|t| {
+        let text = format!("{}:{}:{}:{}", t.version, t.from, t.to, t.by);
+        let id = EventId::new(format!("emergency.{}", t.version)).unwrap();
+        vec![Op::Enqueue { outbox: outbox_key(), order_key: "firm".into(), id, payload: text.into() }]
+    })
+}
+
+pub(crate) async fn outbox(store: &FaultyStore) -> Vec<String> {
+    let rows = store.outbox_read(&namespace(), &outbox_key(), None, 1_000).await.unwrap();
+    rows.iter().map(|row| String::from_utf8(row.payload.to_vec()).unwrap()).collect()
+}
+
+pub(crate) fn builder(id: &str, store: &FaultyStore, clock: &ManualClock) -> EmergencyBuilder {
+    let clock: Arc<dyn Clock> = Arc::new(clock.clone());
+    EmergencyController::builder(BotId::new(id).unwrap(), Arc::new(store.clone()), namespace(), clock)
+        .companion_ops(companions())
+}
+
+/// A process on the store, which has read it.
+pub(crate) async fn process(id: &str, store: &FaultyStore, clock: &ManualClock) -> EmergencyController {
+    let controller = builder(id, store, clock).build().unwrap();
+    controller.refresh().await.unwrap();
+    controller
+}
