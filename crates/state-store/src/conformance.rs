@@ -110,7 +110,7 @@ macro_rules! state_store_conformance {
                 renewing_needs_the_holder_and_its_fence, releasing_an_old_fence_is_refused, an_older_fence_cannot_write,
                 a_fence_outlives_its_expiry, fences_that_were_never_granted_are_refused,
                 lease_keys_belong_to_lease_operations, one_of_many_gets_the_lease;
-            scans: records_come_in_byte_order, wildcards_are_literal, pages_meet_every_lasting_key_once,
+            scans: records_come_in_byte_order, wildcards_are_literal, pages_miss_no_lasting_key, pages_meet_no_key_twice,
                 only_records_of_the_namespace_are_listed, the_expired_take_no_place_on_a_page, every_prefix_finds_its_keys,
                 the_last_page_says_so, a_start_before_the_prefix_starts_at_the_prefix, a_scan_needs_a_prefix_and_a_limit;
             queues: messages_keep_their_order, acknowledging_removes_up_to_and_with, positions_never_return,

@@ -19,6 +19,14 @@ enum Step {
     Clear(&'static str),
 }
 
+fn key(kind: KeyKind, name: &str) -> Key {
+    Key::new(kind, name).expect("a valid key")
+}
+
+fn ns(name: &str) -> Namespace {
+    Namespace::new(name).expect("a valid namespace")
+}
+
 fn namespace() -> impl Strategy<Value = &'static str> {
     prop_oneof![4 => Just("a"), 1 => Just("b")]
 }
@@ -28,15 +36,15 @@ fn name() -> impl Strategy<Value = &'static str> {
 }
 
 fn plain() -> impl Strategy<Value = Key> {
-    (name(), prop_oneof![Just(KeyKind::Cache), Just(KeyKind::Record)]).prop_map(|(n, kind)| Key::new(kind, n).unwrap())
+    (name(), prop_oneof![Just(KeyKind::Cache), Just(KeyKind::Record)]).prop_map(|(n, kind)| key(kind, n))
 }
 
 fn lease() -> impl Strategy<Value = Key> {
-    prop_oneof![Just("l"), Just("m")].prop_map(|n| Key::lease(n).unwrap())
+    prop_oneof![Just("l"), Just("m")].prop_map(|n| key(KeyKind::Lease, n))
 }
 
 fn queue() -> impl Strategy<Value = Key> {
-    prop_oneof![Just("q"), Just("r")].prop_map(|n| Key::record(n).unwrap())
+    prop_oneof![Just("q"), Just("r")].prop_map(|n| key(KeyKind::Record, n))
 }
 
 fn ttl() -> impl Strategy<Value = Ttl> {
@@ -61,7 +69,7 @@ fn value() -> impl Strategy<Value = Value> {
 }
 
 fn id() -> impl Strategy<Value = EventId> {
-    prop_oneof![Just("e1"), Just("e2")].prop_map(|id| EventId::new(id).unwrap())
+    prop_oneof![Just("e1"), Just("e2")].prop_map(|id| EventId::new(id).expect("a valid id"))
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -101,15 +109,15 @@ fn step() -> impl Strategy<Value = Step> {
 /// Everything that can be read, as text.
 async fn all(store: &dyn StateStore) -> String {
     let mut seen = String::new();
-    for ns in ["a", "b"].map(|ns| Namespace::new(ns).unwrap()) {
+    for ns in ["a", "b"].map(ns) {
         let names = ["x", "x%", "x_y", "xy", "é\u{10FFFF}", "l", "m"];
         let kinds = [KeyKind::Cache, KeyKind::Record, KeyKind::Lease];
-        let keys: Vec<Key> = names.iter().flat_map(|n| kinds.map(|kind| Key::new(kind, n).unwrap())).collect();
+        let keys: Vec<Key> = names.iter().flat_map(|n| kinds.map(|kind| key(kind, n))).collect();
         seen += &format!("{:?}\n", store.get_many(&ns, &keys).await);
         for prefix in ["x", "x%", "x_", "é", "é\u{10FFFF}"] {
             let mut scan = Scan { limit: 2, ..Scan::new(prefix) };
             loop {
-                let page = store.scan(&ns, scan.clone()).await.unwrap();
+                let page = store.scan(&ns, scan.clone()).await.expect("a scan");
                 seen += &format!("{page:?}\n");
                 match page.next {
                     None => break,
@@ -117,7 +125,7 @@ async fn all(store: &dyn StateStore) -> String {
                 }
             }
         }
-        for queue in ["q", "r"].map(|q| Key::record(q).unwrap()) {
+        for queue in ["q", "r"].map(|q| key(KeyKind::Record, q)) {
             seen += &format!("{:?}\n", store.outbox_read(&ns, &queue, None, 3).await);
         }
     }
@@ -139,12 +147,12 @@ proptest! {
             for step in steps {
                 match step {
                     Step::Advance(ms) => clock.advance(Duration::from_millis(ms)),
-                    Step::Clear(ns) => {
-                        let ns = Namespace::new(ns).unwrap();
+                    Step::Clear(name) => {
+                        let ns = ns(name);
                         prop_assert_eq!(memory.clear(&ns).await.unwrap(), sqlite.clear(&ns).await.unwrap());
                     }
-                    Step::Apply(ns, ops) => {
-                        let batch = Batch { namespace: Namespace::new(ns).unwrap(), ops };
+                    Step::Apply(name, ops) => {
+                        let batch = Batch { namespace: ns(name), ops };
                         let (m, s) = (memory.apply(batch.clone()).await, sqlite.apply(batch).await);
                         prop_assert_eq!(format!("{m:?}"), format!("{s:?}"));
                     }

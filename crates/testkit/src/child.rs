@@ -43,8 +43,12 @@ impl KillableChild {
         // A child that says more than anybody reads waits, as it would on a pipe.
         let (said, lines) = sync_channel(LINES_MAX);
         std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if said.send(line).is_err() {
+            let mut stdout = BufReader::new(stdout);
+            let mut line = String::new();
+            // A line that death cut short was not said.
+            while stdout.read_line(&mut line).is_ok() && line.ends_with('\n') {
+                let whole = std::mem::take(&mut line);
+                if said.send(whole.trim_end_matches(['\r', '\n']).to_owned()).is_err() {
                     break;
                 }
             }

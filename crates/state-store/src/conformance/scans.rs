@@ -1,5 +1,7 @@
 //! Listing records by prefix, page by page.
 
+use std::future::Future;
+
 use super::{Fixture, tools::*};
 use crate::{
     batch::{Ttl, When},
@@ -48,35 +50,53 @@ pub async fn wildcards_are_literal(f: &dyn Fixture) {
     }
 }
 
-/// Keys that come and go between two pages do not move the others: none is missed, none is seen twice.
-pub async fn pages_meet_every_lasting_key_once(f: &dyn Fixture) {
-    let (store, second) = (f.store(), f.second());
+/// Lists everything in pages of 7, doing `between` after each; every lasting key must be met, none twice.
+async fn meets_lasting_keys_once<W: Future<Output = ()>>(store: &dyn StateStore, between: impl Fn(usize) -> W) {
     for n in 0..40 {
-        one(&*store, put(&record(&format!("k{n:02}")), "v")).await;
+        let kind = if n % 2 == 0 { "lasting" } else { "passing" };
+        one(store, put(&record(&format!("k{n:02}-{kind}")), "v")).await;
     }
     let mut scan = Scan { limit: 7, ..Scan::new("k") };
     let mut seen = Vec::new();
     for round in 0.. {
         let page = good(store.scan(&home(), scan.clone()).await);
         seen.extend(page.entries.into_iter().map(|(key, _)| key.name().to_owned()));
-        // Odd keys go, keys that were never there come, before and after the place where the scan stands.
-        for gone in [round * 2 + 1, 39 - round * 2] {
-            good(second.delete(&home(), &record(&format!("k{gone:02}"))).await);
-        }
-        one(&*second, put(&record(&format!("k0{round}-new")), "v")).await;
-        one(&*second, put(&record(&format!("k3{round}-new")), "v")).await;
+        between(round).await;
         match page.next {
             None => break,
             next => scan.after = next,
         }
     }
-    let mut once = seen.clone();
-    once.sort_unstable();
-    once.dedup();
-    assert_eq!(seen, once, "in order, each once");
-    for lasting in (0..40).step_by(2).map(|n| format!("k{n:02}")) {
-        assert!(seen.contains(&lasting), "{lasting} was there throughout");
-    }
+    assert!(seen.is_sorted_by(|a, b| a < b), "in order, each once: {seen:?}");
+    assert_eq!(seen.iter().filter(|name| name.ends_with("-lasting")).count(), 20, "none is missed: {seen:?}");
+}
+
+/// Keys that go between two pages do not pull others over the edge of a page, where they would be missed.
+pub async fn pages_miss_no_lasting_key(f: &dyn Fixture) {
+    let (store, second) = (f.store(), f.second());
+    meets_lasting_keys_once(&*store, |round| {
+        let second = &second;
+        async move {
+            for gone in [round * 6 + 1, round * 6 + 3, round * 6 + 5, 39 - round * 2] {
+                good(second.delete(&home(), &record(&format!("k{gone:02}-passing"))).await);
+            }
+        }
+    })
+    .await;
+}
+
+/// Keys that come between two pages do not push others over the edge of a page, where they would be met again.
+pub async fn pages_meet_no_key_twice(f: &dyn Fixture) {
+    let (store, second) = (f.store(), f.second());
+    meets_lasting_keys_once(&*store, |round| {
+        let second = &second;
+        async move {
+            for place in ["00", "20", "39"] {
+                one(&**second, put(&record(&format!("k{place}-new-{round}")), "v")).await;
+            }
+        }
+    })
+    .await;
 }
 
 /// Cache keys, leases, queues, marks and other namespaces do not appear.
@@ -128,7 +148,7 @@ pub async fn every_prefix_finds_its_keys(f: &dyn Fixture) {
     }
     let long = "x".repeat(512);
     write(&*store, &[&long]).await;
-    assert_eq!(names(&*store, &long, 2).await, [long.clone()]);
+    assert_eq!(names(&*store, &long, 2).await, [long.as_str()]);
 }
 
 /// A full last page has no next one.
