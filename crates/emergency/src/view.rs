@@ -298,3 +298,73 @@ impl Drop for Call<'_> {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use infra_state_store::{Version, When};
+    use infra_types::ManualClock;
+
+    use super::*;
+
+    use EmergencyState::{Halt, Normal};
+
+    fn view() -> View {
+        View::new(BotId::new("a").unwrap(), Duration::from_secs(2), Arc::new(ManualClock::default()))
+    }
+
+    fn record(version: u64, state: EmergencyState) -> Found {
+        Found::Record(Record { version: Version(version), state, ..Record::absent() }, When::Exists)
+    }
+
+    fn halt(view: &View) -> Call<'_> {
+        view.hold(Decision { state: Halt, by: "bob".into(), reason: "now".into(), at: Timestamp::EPOCH })
+    }
+
+    #[test]
+    fn of_two_answers_under_way_the_newer_record_counts() {
+        let view = view();
+        let (slow, fast) = (view.begin(), view.begin());
+        view.accept(&fast, &record(2, Halt)).unwrap();
+        view.accept(&slow, &record(1, Normal)).unwrap();
+        assert_eq!((view.state(), view.snapshot().version), (Halt, 2));
+        // Asked after version 2 was known, the same answer is a store that went back.
+        let late = view.begin();
+        assert!(matches!(view.accept(&late, &record(1, Normal)), Err(EmergencyError::WentBack { known: 2, found: 1 })));
+    }
+
+    #[test]
+    fn only_a_later_question_ends_a_fault() {
+        let view = view();
+        let (slow, fast) = (view.begin(), view.begin());
+        let damage = Found::Damaged { what: "torn".into(), version: 3, replace: Some(When::Exists) };
+        view.accept(&fast, &damage).unwrap_err();
+        view.accept(&slow, &record(1, Normal)).unwrap();
+        assert_eq!(view.state(), Halt);
+        view.accept(&view.begin(), &record(1, Normal)).unwrap();
+        assert_eq!(view.state(), Normal);
+    }
+
+    #[test]
+    fn a_stop_is_covered_only_by_what_the_store_held_after_it() {
+        let view = view();
+        let before = view.begin();
+        drop(halt(&view));
+        view.accept(&before, &record(1, Halt)).unwrap();
+        view.accept(&view.begin(), &record(2, Normal)).unwrap();
+        assert_eq!(view.state(), Halt, "the halt of version 1 was re-armed before ours");
+        view.accept(&view.begin(), &record(3, Halt)).unwrap();
+        view.accept(&view.begin(), &record(4, Normal)).unwrap();
+        assert_eq!(view.state(), Normal);
+    }
+
+    #[test]
+    fn a_stop_under_way_outlives_every_answer_but_its_own() {
+        let view = view();
+        let call = halt(&view);
+        view.accept(&view.begin(), &record(1, Halt)).unwrap();
+        view.accept(&view.begin(), &record(2, Normal)).unwrap();
+        assert_eq!(view.state(), Halt);
+        call.done();
+        assert_eq!((view.state(), view.pending().is_none()), (Normal, true));
+    }
+}

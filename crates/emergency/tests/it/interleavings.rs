@@ -68,6 +68,8 @@ struct World {
     rearms: HashMap<String, u64>,
     authors: usize,
     last_normal: Monotonic,
+    /// The newest version each process has shown.
+    shown: [u64; 2],
     checked: usize,
 }
 
@@ -85,6 +87,7 @@ impl World {
             owed: Vec::new(),
             rearms: HashMap::new(),
             authors: 0,
+            shown: [0; 2],
             checked: 0,
         };
         world.processes = (0..2).map(|i| world.process(i)).collect();
@@ -108,6 +111,7 @@ impl World {
                 self.running.retain(|r| r.process != process);
                 self.owed.retain(|o| o.process != process);
                 self.processes[process] = self.process(process);
+                self.shown[process] = 0;
                 assert!(!self.processes[process].can_trade(), "a restarted process has read nothing");
             }
             Step::Wait(ms) => self.clock.advance(Duration::from_millis(ms)),
@@ -197,7 +201,10 @@ impl World {
         if durable == Normal || news.iter().any(|w| w.state == Normal) {
             self.last_normal = self.clock.now();
         }
-        for c in &self.processes {
+        for (c, shown) in self.processes.iter().zip(&mut self.shown) {
+            let version = c.snapshot().version;
+            assert!(version >= *shown, "an older answer replaced a newer one: {shown}, then {version}");
+            *shown = version;
             let open_since_stop = self.clock.now().since(self.last_normal);
             assert!(c.stance() != Stance::Open || open_since_stop < LEASE, "open {open_since_stop:?} after a stop");
             assert!(c.stance() != Stance::Open || c.can_trade());
