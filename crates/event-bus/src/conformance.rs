@@ -59,6 +59,7 @@ macro_rules! event_bus_conformance {
             a_group_collects_while_nobody_consumes
             a_new_group_begins_where_it_says
             an_id_published_twice_is_one_event
+            an_id_is_recognised_within_its_window
             equal_payloads_are_not_duplicates
             the_correlation_reaches_the_handler
             an_envelope_arrives_as_it_was_sent
@@ -102,13 +103,25 @@ macro_rules! event_bus_conformance {
     };
 }
 
-/// How long a case waits for what must happen; it only ever elapses on a bus that is wrong.
-const PATIENCE: Duration = Duration::from_secs(10);
+tokio::task_local! {
+    static PATIENCE: Duration;
+}
+
+/// Runs a case that waits no longer than `patience` (10 s by default) for what must happen: for buses that are wrong on purpose.
+pub async fn with_patience<F: Future>(patience: Duration, case: F) -> F::Output {
+    PATIENCE.scope(patience, case).await
+}
+
+/// `None` if it did not happen in time; on a bus that is right that time never elapses.
+async fn in_time<T>(work: impl Future<Output = T>) -> Option<T> {
+    let patience = PATIENCE.try_with(|p| *p).unwrap_or(Duration::from_secs(10));
+    tokio::time::timeout(patience, work).await.ok()
+}
 
 async fn patiently<T>(what: &str, work: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, work).await {
-        Ok(value) => value,
-        Err(_) => panic!("waited in vain: {what}"),
+    match in_time(work).await {
+        Some(value) => value,
+        None => panic!("waited in vain: {what}"),
     }
 }
 
@@ -214,7 +227,7 @@ impl Log {
                 changed.await;
             }
         };
-        if tokio::time::timeout(PATIENCE, arrived).await.is_err() {
+        if in_time(arrived).await.is_none() {
             panic!("waited in vain for {n} handlings, saw {:?}", self.lines());
         }
         self.lines()

@@ -407,6 +407,7 @@ impl Broker for MemoryBroker {
         ends: Vec<Settle>,
     ) -> Result<Settled, BusError> {
         let mut state = self.state.lock();
+        state.group(group)?;
         let mut all = Settled::default();
         for end in ends {
             let one = state.settle(group, incarnation, now, end, &self.limits);

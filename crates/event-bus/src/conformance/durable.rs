@@ -106,6 +106,24 @@ pub async fn an_id_published_twice_is_one_event(f: impl Fixture) {
     assert_eq!(bus.metrics().duplicates, 3);
 }
 
+/// A finished event's id is known for as many later events as the limits say, and is then forgotten.
+pub async fn an_id_is_recognised_within_its_window(f: impl Fixture) {
+    let bus = f.bus();
+    let log = Log::new();
+    let sub = start(&bus, SubscribeOptions::at_least_once(pattern("t"), "g", log.handler())).await;
+    let one = event("t", "k", "one").with_id(id("fixed"));
+    store(&bus, one.clone()).await;
+    drain(&sub).await;
+    let window = bus.info().limits.dedup_window;
+    for n in 1..window {
+        store(&bus, event("t", "k", n.to_string())).await;
+    }
+    assert!(store(&bus, one.clone()).await.duplicate);
+    drain(&sub).await;
+    store(&bus, event("t", "k", "one more")).await;
+    assert!(!store(&bus, one).await.duplicate, "nothing is remembered for ever");
+}
+
 /// Only ids tell events apart.
 pub async fn equal_payloads_are_not_duplicates(f: impl Fixture) {
     let bus = f.bus();

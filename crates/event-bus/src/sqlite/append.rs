@@ -109,8 +109,19 @@ fn keep(conn: &Connection, limits: &Limits) -> Result<u64, BusError> {
     Ok(gone as u64)
 }
 
-/// An event from its columns, which begin at `at`. The inner error says that what is stored is no event of ours.
+/// An event from its columns (`id, topic, key, source, kind, time_ns, content_type, correlation, traceparent, data`), which begin
+/// at `at`. The inner error says that what is stored is no event of ours.
 pub(super) fn decode(row: &Row<'_>, at: usize) -> rusqlite::Result<Result<Envelope, InvalidValue>> {
+    match decode_columns(row, at) {
+        // A column of the wrong type is as unreadable as a bad name.
+        Err(e @ (rusqlite::Error::InvalidColumnType(..) | rusqlite::Error::FromSqlConversionFailure(..))) => {
+            Ok(Err(InvalidValue::new("event", e.to_string())))
+        }
+        other => other,
+    }
+}
+
+fn decode_columns(row: &Row<'_>, at: usize) -> rusqlite::Result<Result<Envelope, InvalidValue>> {
     let text = |n: usize| row.get::<_, String>(at + n);
     let (id, topic, correlation) = (text(0)?, text(1)?, text(7)?);
     let parse = || Ok((EventId::new(id)?, Topic::new(topic)?, correlation.parse()?));
@@ -133,19 +144,11 @@ pub(super) fn decode(row: &Row<'_>, at: usize) -> rusqlite::Result<Result<Envelo
 }
 
 /// Reads a stored event; the inner error says why it cannot be read.
-pub(super) fn load(conn: &Connection, seq: i64) -> Result<Result<Envelope, String>, BusError> {
+pub(super) fn load(conn: &Connection, seq: i64) -> Result<Result<Envelope, InvalidValue>, BusError> {
     let sql = "SELECT id, topic, key, source, kind, time_ns, content_type, correlation, traceparent, data
                FROM bus_event WHERE seq = ?1";
-    let found = conn.prepare_cached(sql)?.query_row([seq], |row| decode(row, 0));
-    match found {
-        Ok(decoded) => Ok(decoded.map_err(|e| e.to_string())),
-        // A column of the wrong type is as unreadable as a bad name.
-        Err(rusqlite::Error::InvalidColumnType(..) | rusqlite::Error::FromSqlConversionFailure(..)) => {
-            Ok(Err(format!("event {seq} has a column of the wrong type")))
-        }
-        Err(rusqlite::Error::QueryReturnedNoRows) => Ok(Err(format!("event {seq} is gone"))),
-        Err(e) => Err(e.into()),
-    }
+    let found = conn.prepare_cached(sql)?.query_row([seq], |row| decode(row, 0)).optional()?;
+    Ok(found.unwrap_or_else(|| Err(InvalidValue::new("event", "its row is gone"))))
 }
 
 /// One group less needs the event; with none left, only its id stays.
