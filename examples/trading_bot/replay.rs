@@ -88,9 +88,9 @@ pub(crate) async fn run(args: &Args) -> Result<(), String> {
         infra.risk().register_instrument(spec.clone()).map_err(text)?;
     }
     infra.risk().open_account(account.clone(), specs[0].quote.clone(), DEPOSIT).await.map_err(text)?;
-    for (spec, (quoted, averages)) in specs.iter().zip(start.quoted.iter().zip(&start.strategy.averages)) {
+    for (spec, (quoted, flow)) in specs.iter().zip(start.quoted.iter().zip(&start.strategy.flows)) {
         if let Some(at) = quoted {
-            let (bid, ask) = (Price::new(averages.bid).map_err(text)?, Price::new(averages.ask).map_err(text)?);
+            let (bid, ask) = (Price::new(flow.bid).map_err(text)?, Price::new(flow.ask).map_err(text)?);
             infra.risk().update_market(&spec.id, Quote { bid, ask, at: *at }).map_err(text)?;
         }
     }
@@ -102,7 +102,7 @@ pub(crate) async fn run(args: &Args) -> Result<(), String> {
     let desk = Arc::new(Desk {
         bot: infra.bot().clone(),
         account,
-        strategy: "averages".parse().map_err(text)?,
+        strategy: "order_flow".parse().map_err(text)?,
         gate: Arc::clone(infra.gate()),
         risk: Arc::clone(infra.risk()),
         market_data: Arc::clone(infra.market_data()),

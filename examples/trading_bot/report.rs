@@ -6,9 +6,11 @@ use infra_factory::{
     AuditRow, CloseReport, Infrastructure,
     audit_log::{AuditQuery, Verdict},
     event_bus::Subscription,
+    gate::OrderRecord,
 };
 use infra_types::{Decimal, ExecutionKind, OrderStatus};
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 
 use crate::{exchange::protocol::Stats, handlers::Desk, strategy::Signal};
 
@@ -23,6 +25,8 @@ pub(crate) struct Report {
     orders: u64,
     orders_by_status: BTreeMap<String, u64>,
     orders_open: u64,
+    /// SHA-256 over every order with its fills: two runs of equal digest did the same.
+    orders_digest: String,
     approvals: u64,
     refusals: BTreeMap<String, u64>,
     fills: u64,
@@ -93,6 +97,7 @@ pub(crate) async fn collect(
     orders.extend(open);
     // Two bots may share a ledger; this report is about one.
     orders.retain(|o| o.order.account == desk.account);
+    orders.sort_by(|a, b| a.order.id.cmp(&b.order.id));
     let mut orders_by_status = BTreeMap::new();
     let mut fills = 0;
     for record in &orders {
@@ -121,6 +126,7 @@ pub(crate) async fn collect(
         orders: orders.len() as u64,
         orders_by_status,
         orders_open,
+        orders_digest: digest(&orders),
         approvals: orders.len() as u64,
         refusals: refusals(infra, desk).await?,
         fills,
@@ -151,6 +157,17 @@ pub(crate) async fn collect(
         ]),
         wall_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
     })
+}
+
+fn digest(orders: &[OrderRecord]) -> String {
+    let mut hash = Sha256::new();
+    for record in orders {
+        let fills: Vec<_> = record.executions.iter().filter(|e| matches!(e.kind, ExecutionKind::Filled(_))).collect();
+        let line = serde_json::to_string(&(&record.order, record.status, record.filled, record.filled_notional, fills));
+        hash.update(line.unwrap_or_default());
+        hash.update("\n");
+    }
+    hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
 }
 
 fn word(status: OrderStatus) -> String {

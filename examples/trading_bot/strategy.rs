@@ -1,33 +1,35 @@
-//! A small strategy, meant to be read: buy when the short average of the mid price rises above the long one, sell what is
-//! held when it falls below. Its whole state is serialisable, so that it can stop anywhere and go on.
+//! A small strategy, meant to be read: buy when the takers of the last trades mostly bought, sell what is held when they mostly
+//! sold. Its whole state is serialisable, so that it can stop anywhere and go on.
 
 use infra_types::{Decimal, Side, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::data::MarketEvent;
 
-/// Weight of a new price in the short and the long average.
-const FAST: Decimal = Decimal::from_parts(8, 0, 0, false, 2);
-const SLOW: Decimal = Decimal::from_parts(1, 0, 0, false, 2);
-/// How far the averages must part, as a part of the price (0.2 basis points).
-const EDGE: Decimal = Decimal::from_parts(2, 0, 0, false, 5);
-/// Prices before the averages mean anything.
-const WARM_UP: u32 = 100;
+/// Weight of a new trade in the averages of flow and volume.
+const WEIGHT: Decimal = Decimal::from_parts(8, 0, 0, false, 2);
+/// Share of the volume that must have gone one way: to buy, and to sell what is held.
+const BUY_ABOVE: Decimal = Decimal::from_parts(50, 0, 0, false, 2);
+const SELL_BELOW: Decimal = Decimal::from_parts(10, 0, 0, true, 2);
+/// Trades before the averages mean anything.
+const WARM_UP: u32 = 20;
 /// Milliseconds between two signals on one instrument.
-const PAUSE_MS: i64 = 400;
+const PAUSE_MS: i64 = 100;
 /// What is spent at full confidence, in the quote currency.
-const STAKE: Decimal = Decimal::from_parts(12_000, 0, 0, false, 0);
+const STAKE: Decimal = Decimal::from_parts(11_000, 0, 0, false, 0);
 
 /// What the strategy remembers of one instrument.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Averages {
-    fast: Decimal,
-    slow: Decimal,
-    prices: u32,
+pub(crate) struct Flow {
+    /// Average of the traded value, buys positive and sells negative.
+    signed: Decimal,
+    /// Average of the traded value.
+    volume: Decimal,
+    trades: u32,
     /// The best prices, for the order's limit.
-    pub bid: Decimal,
+    pub(crate) bid: Decimal,
     /// See `bid`.
-    pub ask: Decimal,
+    pub(crate) ask: Decimal,
     last_signal_ms: i64,
 }
 
@@ -54,15 +56,15 @@ pub(crate) struct Signal {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Strategy {
     /// By instrument.
-    pub averages: Vec<Averages>,
+    pub(crate) flows: Vec<Flow>,
     /// How many signals there were.
-    pub signals: u64,
+    pub(crate) signals: u64,
 }
 
 impl Strategy {
     /// For so many instruments.
     pub(crate) fn new(instruments: usize) -> Self {
-        Self { averages: vec![Averages::default(); instruments], signals: 0 }
+        Self { flows: vec![Flow::default(); instruments], signals: 0 }
     }
 
     /// Looks at an event; `held` is what is held of the instrument, `is_working` whether an order of it is open.
@@ -74,26 +76,31 @@ impl Strategy {
         held: Decimal,
         is_working: bool,
     ) -> Option<Signal> {
-        let MarketEvent::Quote { bid, ask } = event else { return None };
-        let state = &mut self.averages[instrument];
-        (state.bid, state.ask) = (*bid, *ask);
-        let mid = (*bid + *ask) / Decimal::TWO;
-        if state.prices == 0 {
-            (state.fast, state.slow) = (mid, mid);
-        }
-        // Eight places keep the averages exact to far below a tick and their size bounded.
-        state.fast = (state.fast + (mid - state.fast) * FAST).round_dp(8);
-        state.slow = (state.slow + (mid - state.slow) * SLOW).round_dp(8);
-        state.prices = state.prices.saturating_add(1);
-        if state.prices < WARM_UP || is_working || at.as_millis() - state.last_signal_ms < PAUSE_MS {
+        let state = &mut self.flows[instrument];
+        let (price, qty, taker) = match event {
+            MarketEvent::Quote { bid, ask } => {
+                (state.bid, state.ask) = (*bid, *ask);
+                return None;
+            }
+            MarketEvent::Trade { price, qty, side } => (*price, *qty, *side),
+        };
+        let value = price.saturating_mul(qty);
+        let signed = if taker == Side::Buy { value } else { -value };
+        // Eight places keep the averages exact to far below a cent and their size bounded.
+        state.signed = (state.signed + (signed - state.signed) * WEIGHT).round_dp(8);
+        state.volume = (state.volume + (value - state.volume) * WEIGHT).round_dp(8);
+        state.trades = state.trades.saturating_add(1);
+        let has_quote = state.bid > Decimal::ZERO && state.volume > Decimal::ZERO;
+        let is_paused = at.as_millis() - state.last_signal_ms < PAUSE_MS;
+        if !has_quote || state.trades < WARM_UP || is_working || is_paused {
             return None;
         }
-        let edge = (state.fast - state.slow) / mid;
-        let confidence = (edge.abs() / (EDGE * Decimal::from(8))).min(Decimal::ONE).round_dp(4);
-        let (side, qty, price) = if edge > EDGE && held.is_zero() {
-            (Side::Buy, STAKE * confidence / *ask, *ask)
-        } else if edge < -EDGE && held > Decimal::ZERO {
-            (Side::Sell, held, *bid)
+        let imbalance = (state.signed / state.volume).round_dp(4);
+        let confidence = imbalance.abs();
+        let (side, qty, price) = if imbalance > BUY_ABOVE && held.is_zero() {
+            (Side::Buy, STAKE * confidence / state.ask, state.ask)
+        } else if imbalance < SELL_BELOW && held > Decimal::ZERO {
+            (Side::Sell, held, state.bid)
         } else {
             return None;
         };

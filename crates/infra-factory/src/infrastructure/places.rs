@@ -65,8 +65,9 @@ impl<'a> Opener<'a> {
         self.sqlite
             .get_or_insert_with(|| {
                 let synchronous = match config.sqlite.synchronous {
-                    infra_config::Synchronous::Full => infra_backends::Synchronous::Full,
                     infra_config::Synchronous::Normal => infra_backends::Synchronous::Normal,
+                    // Whatever a later version adds, nothing is safer than FULL.
+                    _ => infra_backends::Synchronous::Full,
                 };
                 let file = infra_backends::SqliteConfig::new(config.sqlite_path())
                     .with_synchronous(synchronous)

@@ -1,0 +1,298 @@
+//! `trading_bot` as a user meets it: killed, stopped, misused, and gone on with.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+/// Kills at random moments that must each end like an uninterrupted run.
+const KILLS: u64 = 20;
+
+fn program() -> PathBuf {
+    // cargo builds a package's examples beside its tests.
+    let test = std::env::current_exe().expect("this test");
+    let dir = test.parent().and_then(Path::parent).expect("target/<profile>/deps");
+    dir.join("examples").join(format!("trading_bot{}", std::env::consts::EXE_SUFFIX))
+}
+
+fn bot(dir: &Path, more: &[&str]) -> Command {
+    let mut command = Command::new(program());
+    command.args(["--preset", "standalone", "--json", "--data-dir"]).arg(dir).args(more);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn finish(dir: &Path, more: &[&str]) -> Value {
+    let output = bot(dir, more).output().expect("the bot starts");
+    report(&output)
+}
+
+fn report(output: &Output) -> Value {
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    serde_json::from_str(text.lines().last().expect("a report")).expect("one JSON object")
+}
+
+/// What must not depend on whether a run was interrupted.
+fn essence(report: &Value) -> Vec<(&'static str, Value)> {
+    let fields = [
+        "events",
+        "signals",
+        "orders",
+        "orders_by_status",
+        "orders_open",
+        "orders_digest",
+        "refusals",
+        "fills",
+        "fees",
+        "realised",
+        "unrealised",
+        "pnl",
+        "max_drawdown",
+        "positions",
+        "reserved",
+        "halt",
+        "halt_transitions",
+        "duplicates_at_exchange",
+    ];
+    fields.into_iter().map(|f| (f, report[f].clone())).collect()
+}
+
+fn assert_sound(report: &Value) {
+    assert!(report["audit_verify"].as_str().is_some_and(|v| v.starts_with("OK")), "{report}");
+    assert_eq!(report["duplicates_at_exchange"], 0, "{report}");
+    for (what, count) in report["drops"].as_object().expect("drops") {
+        assert_eq!(count, 0, "{what}");
+    }
+}
+
+/// Kills the bot (not the exchange) so long after its start; whether it was still running.
+fn kill_after(mut child: Child, wait: Duration) -> bool {
+    std::thread::sleep(wait);
+    let was_running = child.try_wait().expect("a status").is_none();
+    child.kill().expect("kill -9");
+    child.wait().expect("it ends");
+    was_running
+}
+
+fn kill_rounds(more: &[&str], kills: u64) {
+    let reference_dir = tempfile::tempdir().expect("a directory");
+    let began = Instant::now();
+    let reference = finish(reference_dir.path(), more);
+    let whole = began.elapsed();
+    assert_sound(&reference);
+    assert!(reference["fills"].as_u64().is_some_and(|n| n > 50), "{reference}");
+    assert_eq!(reference["orders_open"], 0);
+    let mut hit = 0;
+    for round in 0..kills {
+        let dir = tempfile::tempdir().expect("a directory");
+        // Spread over the whole run by the golden ratio; a second kill falls into the run that goes on.
+        let moments = [round, round + kills].map(|n| (n as f64 * 0.618_034).fract());
+        for moment in moments {
+            let child = bot(dir.path(), more).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the bot starts");
+            hit += u64::from(kill_after(child, whole.mul_f64(moment)));
+        }
+        let report = finish(dir.path(), more);
+        assert_eq!(essence(&report), essence(&reference), "round {round}, killed at {moments:?} of the run");
+        assert_sound(&report);
+    }
+    assert!(hit >= kills, "only {hit} kills met a running bot");
+    println!("{kills} of {kills} rounds equal the uninterrupted run; {hit} kills met a running bot");
+}
+
+#[test]
+fn a_killed_run_goes_on_and_ends_like_an_uninterrupted_one() {
+    kill_rounds(&[], KILLS);
+}
+
+#[test]
+fn a_halt_is_still_a_halt_after_a_kill() {
+    let more = ["--halt-after", "20000"];
+    kill_rounds_halted(&more);
+}
+
+fn kill_rounds_halted(more: &[&str]) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let reference = finish(dir.path(), more);
+    assert_eq!((&reference["halt"], &reference["halt_transitions"]), (&"HALT".into(), &1.into()));
+    assert!(reference["refusals"]["not_reducing_in_halt"].as_u64().is_some_and(|n| n > 0), "{reference}");
+    for moment in [0.3, 0.45, 0.5, 0.8] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let child = bot(dir.path(), more).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the bot starts");
+        kill_after(child, Duration::from_secs_f64(reference["wall_ms"].as_f64().unwrap_or(0.0) / 1_000.0 * moment));
+        let report = finish(dir.path(), more);
+        assert_eq!(essence(&report), essence(&reference), "killed at {moment} of the run");
+        assert_sound(&report);
+    }
+}
+
+#[test]
+fn memory_and_sqlite_give_the_same_run() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let sqlite = finish(dir.path(), &[]);
+    let memory = Command::new(program()).arg("--json").output().expect("the bot starts");
+    assert_eq!(essence(&report(&memory)), essence(&sqlite));
+    // A second run on the same directory has nothing left to do and says the same.
+    assert_eq!(essence(&finish(dir.path(), &[])), essence(&sqlite));
+}
+
+fn refused(command: &mut Command) -> String {
+    let output = command.output().expect("the bot starts");
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success(), "{errors}");
+    let lines: Vec<&str> = errors.lines().filter(|l| !l.starts_with("20")).collect();
+    assert_eq!(lines.len(), 1, "one line, please: {errors}");
+    lines[0].to_owned()
+}
+
+#[test]
+fn bad_input_is_refused_before_anything_is_stored() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = |name: &str, bytes: &[u8]| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, bytes).expect("written");
+        path
+    };
+    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/data/binance_spot_trades_l1_btcusdt_ethusdt_solusdt.json.gz");
+    let whole = std::fs::read(shipped).expect("the shipped data");
+    let mut broken = whole.clone();
+    broken[400_000] ^= 0xff;
+    let cases = [
+        (file("empty.json", b""), "holds no events"),
+        (file("cut.json.gz", &whole[..whole.len() / 2]), "cut off"),
+        (file("broken.json.gz", &broken), "damaged"),
+        (file("text.json", b"hello\n"), "line 1"),
+        (file("half.json", br#"{"Item":{"time_received":"2025-03-25T23:07:00Z","#), "line 1"),
+        (
+            file("price.json", br#"{"Item":{"time_received":"2025-03-25T23:07:00Z","instrument":0,"kind":{"Trade":{"id":"1","price":-1,"amount":1,"side":"Buy"}}}}"#),
+            "must be above zero",
+        ),
+        (
+            file("instrument.json", br#"{"Item":{"time_received":"2025-03-25T23:07:00Z","instrument":9,"kind":{"Trade":{"id":"1","price":1,"amount":1,"side":"Buy"}}}}"#),
+            "instrument 9 is unknown",
+        ),
+        (dir.path().join("missing.json"), "cannot read"),
+        (dir.path().to_owned(), "damaged"),
+    ];
+    for (path, want) in cases {
+        let data = dir.path().join("data");
+        let line = refused(bot(&data, &[]).arg("--input").arg(&path));
+        assert!(line.contains(want), "{}: {line}", path.display());
+        assert!(!data.exists(), "{} left something behind", path.display());
+    }
+}
+
+#[test]
+fn wrong_places_and_names_are_refused_in_one_line() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let line = refused(Command::new(program()).args(["--preset", "standalon"]));
+    assert!(line.contains("standalone"), "{line}");
+    let line = refused(Command::new(program()).args(["--preset", "production"]));
+    assert!(line.contains("production") || line.contains("redis") || line.contains("postgres"), "{line}");
+    let file = dir.path().join("file");
+    std::fs::write(&file, "x").expect("written");
+    let line = refused(&mut bot(&file.join("data"), &[]));
+    assert!(line.contains("data directory"), "{line}");
+    let line = refused(&mut bot(dir.path(), &["--bot-id", "a b"]));
+    assert!(line.contains("bot"), "{line}");
+
+    finish(dir.path(), &[]);
+    let line = refused(&mut bot(dir.path(), &["--seed", "8"]));
+    assert!(line.contains("seed"), "{line}");
+}
+
+#[test]
+fn data_of_a_newer_version_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().expect("a directory");
+    finish(dir.path(), &[]);
+    let database = std::fs::read_dir(dir.path())
+        .expect("the data dir")
+        .filter_map(|e| Some(e.ok()?.path()))
+        .find(|p| p.extension().is_some_and(|e| e == "db" || e == "sqlite"))
+        .expect("a database");
+    let sql = rusqlite::Connection::open(&database).expect("it opens");
+    sql.execute("UPDATE infra_schema SET version = version + 99", []).expect("raised");
+    let count = |sql: &rusqlite::Connection| -> i64 {
+        sql.query_row("SELECT count(*) FROM audit_event", [], |r| r.get(0)).expect("counted")
+    };
+    let before = count(&sql);
+    let line = refused(&mut bot(dir.path(), &[]));
+    assert!(line.contains("newer"), "{line}");
+    assert_eq!(count(&sql), before);
+}
+
+#[cfg(unix)]
+mod with_signals {
+    use super::*;
+
+    fn signal(pid: u32, signal: &str) {
+        let done = Command::new("kill").args([signal, &pid.to_string()]).status().expect("kill");
+        assert!(done.success());
+    }
+
+    /// Starts a slow run and waits until it trades.
+    fn running(dir: &Path, more: &[&str]) -> (Child, Vec<String>) {
+        let mut child = bot(dir, &["--speed", "20"]).args(more).spawn().expect("the bot starts");
+        let mut errors = BufReader::new(child.stderr.take().expect("its errors"));
+        let mut line = String::new();
+        errors.read_line(&mut line).expect("a highlight");
+        assert!(line.starts_with("20"), "{line}");
+        // The rest must be read, or the pipe fills and the bot waits for us.
+        std::thread::spawn(move || errors.lines().for_each(drop));
+        (child, vec![line])
+    }
+
+    #[test]
+    fn a_second_bot_of_the_same_id_is_refused_and_another_id_trades_beside_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (mut first, _) = running(dir.path(), &[]);
+        let line = refused(&mut bot(dir.path(), &[]));
+        assert!(line.contains("already runs"), "{line}");
+        let other = finish(dir.path(), &["--bot-id", "bot_002"]);
+        assert_eq!(other["events"], 50_000);
+        assert_eq!(other["duplicates_at_exchange"], 0);
+        first.kill().expect("killed");
+        first.wait().expect("ended");
+    }
+
+    #[test]
+    fn ctrl_c_ends_cleanly_with_the_report_so_far_and_the_run_goes_on_later() {
+        let reference_dir = tempfile::tempdir().expect("a directory");
+        let reference = finish(reference_dir.path(), &[]);
+        let dir = tempfile::tempdir().expect("a directory");
+        let (child, _) = running(dir.path(), &[]);
+        signal(child.id(), "-INT");
+        let stopped = report(&child.wait_with_output().expect("it ends"));
+        assert!(stopped["events"].as_u64() < reference["events"].as_u64(), "{stopped}");
+        assert!(stopped["audit_verify"].as_str().is_some_and(|v| v.starts_with("OK")));
+        assert_eq!(essence(&finish(dir.path(), &[])), essence(&reference));
+    }
+
+    #[test]
+    fn an_exchange_that_does_not_answer_stops_the_run_with_a_word_and_loses_nothing() {
+        let reference_dir = tempfile::tempdir().expect("a directory");
+        let reference = finish(reference_dir.path(), &[]);
+        let dir = tempfile::tempdir().expect("a directory");
+        let (child, _) = running(dir.path(), &[]);
+        let exchange = exchange_of(dir.path());
+        signal(exchange, "-STOP");
+        let output = child.wait_with_output().expect("it ends");
+        assert!(!output.status.success());
+        signal(exchange, "-CONT");
+        assert_eq!(essence(&finish(dir.path(), &[])), essence(&reference));
+    }
+
+    /// The process whose command line names this directory's exchange.
+    fn exchange_of(dir: &Path) -> u32 {
+        let journal = dir.join("exchange-bot_001").join("exchange.journal");
+        let journal = journal.to_str().expect("UTF-8");
+        let found = Command::new("pgrep").args(["-f", journal]).output().expect("pgrep (package procps)");
+        let text = String::from_utf8_lossy(&found.stdout).into_owned();
+        text.lines().next().and_then(|l| l.parse().ok()).expect("one exchange")
+    }
+}
