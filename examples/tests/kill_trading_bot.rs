@@ -9,19 +9,44 @@ use std::{
 
 use serde_json::Value;
 
-/// Kills at random moments that must each end like an uninterrupted run.
+/// Kills at moments all over the run that must each end like an uninterrupted run.
 const KILLS: u64 = 20;
+/// Events of the shipped data that these tests replay: enough for orders of every fate, few enough for a debug build.
+const EVENTS: usize = 12_000;
 
 fn program() -> PathBuf {
     // cargo builds a package's examples beside its tests.
     let test = std::env::current_exe().expect("this test");
     let dir = test.parent().and_then(Path::parent).expect("target/<profile>/deps");
-    dir.join("examples").join(format!("trading_bot{}", std::env::consts::EXE_SUFFIX))
+    let program = dir.join("examples").join(format!("trading_bot{}", std::env::consts::EXE_SUFFIX));
+    assert!(program.exists(), "build it first: cargo build -p infra-examples --example trading_bot");
+    program
 }
+
+/// The first events of the shipped data, as a plain file.
+fn input() -> &'static Path {
+    static INPUT: std::sync::OnceLock<(tempfile::TempDir, PathBuf)> = std::sync::OnceLock::new();
+    let (_, path) = INPUT.get_or_init(|| {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("short.json");
+        let data =
+            BufReader::new(flate2::read::GzDecoder::new(std::fs::File::open(SHIPPED).expect("the shipped data")));
+        let lines: Vec<String> = data.lines().take(EVENTS).map(|l| l.expect("a line")).collect();
+        std::fs::write(&path, lines.join("\n")).expect("written");
+        (dir, path)
+    });
+    path
+}
+
+const SHIPPED: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/data/binance_spot_trades_l1_btcusdt_ethusdt_solusdt.json.gz");
 
 fn bot(dir: &Path, more: &[&str]) -> Command {
     let mut command = Command::new(program());
     command.args(["--preset", "standalone", "--json", "--data-dir"]).arg(dir).args(more);
+    if !more.contains(&"--input") {
+        command.arg("--input").arg(input());
+    }
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -80,43 +105,39 @@ fn kill_after(mut child: Child, wait: Duration) -> bool {
     was_running
 }
 
-fn kill_rounds(more: &[&str], kills: u64) {
+#[test]
+fn a_killed_run_goes_on_and_ends_like_an_uninterrupted_one() {
+    let (more, kills): (&[&str], u64) = (&[], KILLS);
     let reference_dir = tempfile::tempdir().expect("a directory");
     let began = Instant::now();
     let reference = finish(reference_dir.path(), more);
     let whole = began.elapsed();
     assert_sound(&reference);
-    assert!(reference["fills"].as_u64().is_some_and(|n| n > 50), "{reference}");
+    assert!(reference["fills"].as_u64().is_some_and(|n| n > 20), "{reference}");
     assert_eq!(reference["orders_open"], 0);
-    let mut hit = 0;
-    for round in 0..kills {
+    let (mut whole, mut round) = (whole, 0);
+    while round < kills {
         let dir = tempfile::tempdir().expect("a directory");
         // Spread over the whole run by the golden ratio; a second kill falls into the run that goes on.
         let moments = [round, round + kills].map(|n| (n as f64 * 0.618_034).fract());
-        for moment in moments {
-            let child = bot(dir.path(), more).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the bot starts");
-            hit += u64::from(kill_after(child, whole.mul_f64(moment)));
+        let start =
+            || bot(dir.path(), more).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the bot starts");
+        if !kill_after(start(), whole.mul_f64(moments[0])) {
+            // The machine is faster than it was for the reference: an unharmed run proves nothing.
+            whole = whole.mul_f64(0.8);
+            continue;
         }
+        kill_after(start(), whole.mul_f64(moments[1]));
         let report = finish(dir.path(), more);
         assert_eq!(essence(&report), essence(&reference), "round {round}, killed at {moments:?} of the run");
         assert_sound(&report);
+        round += 1;
     }
-    assert!(hit >= kills, "only {hit} kills met a running bot");
-    println!("{kills} of {kills} rounds equal the uninterrupted run; {hit} kills met a running bot");
-}
-
-#[test]
-fn a_killed_run_goes_on_and_ends_like_an_uninterrupted_one() {
-    kill_rounds(&[], KILLS);
 }
 
 #[test]
 fn a_halt_is_still_a_halt_after_a_kill() {
-    let more = ["--halt-after", "20000"];
-    kill_rounds_halted(&more);
-}
-
-fn kill_rounds_halted(more: &[&str]) {
+    let more = &["--halt-after", "5000"];
     let dir = tempfile::tempdir().expect("a directory");
     let reference = finish(dir.path(), more);
     assert_eq!((&reference["halt"], &reference["halt_transitions"]), (&"HALT".into(), &1.into()));
@@ -135,7 +156,7 @@ fn kill_rounds_halted(more: &[&str]) {
 fn memory_and_sqlite_give_the_same_run() {
     let dir = tempfile::tempdir().expect("a directory");
     let sqlite = finish(dir.path(), &[]);
-    let memory = Command::new(program()).arg("--json").output().expect("the bot starts");
+    let memory = Command::new(program()).arg("--json").arg("--input").arg(input()).output().expect("the bot starts");
     assert_eq!(essence(&report(&memory)), essence(&sqlite));
     // A second run on the same directory has nothing left to do and says the same.
     assert_eq!(essence(&finish(dir.path(), &[])), essence(&sqlite));
@@ -158,8 +179,7 @@ fn bad_input_is_refused_before_anything_is_stored() {
         std::fs::write(&path, bytes).expect("written");
         path
     };
-    let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/data/binance_spot_trades_l1_btcusdt_ethusdt_solusdt.json.gz");
-    let whole = std::fs::read(shipped).expect("the shipped data");
+    let whole = std::fs::read(SHIPPED).expect("the shipped data");
     let mut broken = whole.clone();
     broken[400_000] ^= 0xff;
     let cases = [
@@ -177,11 +197,11 @@ fn bad_input_is_refused_before_anything_is_stored() {
             "instrument 9 is unknown",
         ),
         (dir.path().join("missing.json"), "cannot read"),
-        (dir.path().to_owned(), "damaged"),
+        (dir.path().to_owned(), "cannot read"),
     ];
     for (path, want) in cases {
         let data = dir.path().join("data");
-        let line = refused(bot(&data, &[]).arg("--input").arg(&path));
+        let line = refused(&mut bot(&data, &["--input", path.to_str().expect("UTF-8")]));
         assert!(line.contains(want), "{}: {line}", path.display());
         assert!(!data.exists(), "{} left something behind", path.display());
     }
@@ -237,7 +257,7 @@ mod with_signals {
 
     /// Starts a slow run and waits until it trades.
     fn running(dir: &Path, more: &[&str]) -> (Child, Vec<String>) {
-        let mut child = bot(dir, &["--speed", "20"]).args(more).spawn().expect("the bot starts");
+        let mut child = bot(dir, &["--speed", "8"]).args(more).spawn().expect("the bot starts");
         let mut errors = BufReader::new(child.stderr.take().expect("its errors"));
         let mut line = String::new();
         errors.read_line(&mut line).expect("a highlight");
@@ -254,7 +274,7 @@ mod with_signals {
         let line = refused(&mut bot(dir.path(), &[]));
         assert!(line.contains("already runs"), "{line}");
         let other = finish(dir.path(), &["--bot-id", "bot_002"]);
-        assert_eq!(other["events"], 50_000);
+        assert_eq!(other["events"], EVENTS);
         assert_eq!(other["duplicates_at_exchange"], 0);
         first.kill().expect("killed");
         first.wait().expect("ended");

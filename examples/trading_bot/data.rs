@@ -76,6 +76,7 @@ pub(crate) struct Rows {
     lines: Box<dyn BufRead + Send>,
     line: u64,
     instruments: usize,
+    is_gzip: bool,
 }
 
 impl Rows {
@@ -87,12 +88,13 @@ impl Rows {
         let mut magic = [0u8; 2];
         let got = file.read(&mut magic).map_err(fail)?;
         file.seek(SeekFrom::Start(0)).map_err(fail)?;
-        let lines: Box<dyn BufRead + Send> = if got == 2 && magic == [0x1f, 0x8b] {
+        let is_gzip = got == 2 && magic == [0x1f, 0x8b];
+        let lines: Box<dyn BufRead + Send> = if is_gzip {
             Box::new(BufReader::with_capacity(1 << 16, MultiGzDecoder::new(file)))
         } else {
             Box::new(BufReader::with_capacity(1 << 16, file))
         };
-        Ok(Self { path: name, lines, line: 0, instruments })
+        Ok(Self { path: name, lines, line: 0, instruments, is_gzip })
     }
 
     fn next_line(&mut self) -> Result<Option<String>, DataError> {
@@ -111,6 +113,15 @@ impl Rows {
 
     fn bad(&self, reason: String) -> DataError {
         DataError::Line { path: self.path.clone(), line: self.line, reason }
+    }
+
+    /// A wrong line of a gzip file may be the fault of the file: its checksum stands at the end.
+    fn blame(&mut self, error: DataError) -> DataError {
+        let good = self.line.saturating_sub(1);
+        match std::io::copy(&mut self.lines, &mut std::io::sink()) {
+            Err(e) if self.is_gzip => DataError::Damaged { path: self.path.clone(), good, reason: e.to_string() },
+            _ => error,
+        }
     }
 
     /// The next row, if there is one.
@@ -134,7 +145,12 @@ impl Rows {
 pub(crate) fn survey(path: &Path, instruments: usize) -> Result<Survey, DataError> {
     let mut rows = Rows::open(path, instruments)?;
     let (mut events, mut hash) = (0, Sha256::new());
-    while let Some(row) = rows.next_row()? {
+    loop {
+        let row = match rows.next_row() {
+            Ok(Some(row)) => row,
+            Ok(None) => break,
+            Err(e) => return Err(rows.blame(e)),
+        };
         events += 1;
         hash.update(row.received.as_nanos().to_be_bytes());
         hash.update(serde_json::to_vec(&row.event).unwrap_or_default());

@@ -95,8 +95,6 @@ pub(crate) async fn collect(
     let open = infra.gate().open_orders().await.map_err(|e| text(&e))?;
     let orders_open = open.len() as u64;
     orders.extend(open);
-    // Two bots may share a ledger; this report is about one.
-    orders.retain(|o| o.order.account == desk.account);
     orders.sort_by(|a, b| a.order.id.cmp(&b.order.id));
     let mut orders_by_status = BTreeMap::new();
     let mut fills = 0;

@@ -145,8 +145,11 @@ impl From<Problem> for ConfigError {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let ([problem], 0) = (&self.problems[..], self.omitted) {
+            return write!(f, "the configuration has a mistake: {problem}");
+        }
         let total = self.problems.len() + self.omitted;
-        write!(f, "the configuration has {total} mistake{}:", if total == 1 { "" } else { "s" })?;
+        write!(f, "the configuration has {total} mistakes:")?;
         for (at, problem) in self.problems.iter().enumerate() {
             write!(f, "\n  {}. {problem}", at + 1)?;
         }

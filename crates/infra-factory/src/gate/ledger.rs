@@ -3,13 +3,11 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use infra_state_store::{Key, Op, Scan, StateStore, Ttl, Value, Version, When};
-use infra_types::{Namespace, OrderId};
+use infra_types::{BotId, Namespace, OrderId};
 use parking_lot::Mutex;
 
 use super::{error::GateError, record::OrderRecord};
 
-const OPEN: &str = "order/open/";
-const DONE: &str = "order/done/";
 
 pub(super) struct OrderKeys {
     pub(super) open: Key,
@@ -25,17 +23,23 @@ pub(super) struct Stored {
 pub(super) struct OrderLedger {
     store: Arc<dyn StateStore>,
     namespace: Namespace,
+    /// Prefixes of this bot's orders: a bot reconciles its own and nobody else's.
+    open_prefix: String,
+    done_prefix: String,
     /// Orders that this process knows to be open; a cheap hint, the store is the truth.
     open: Mutex<BTreeSet<OrderId>>,
 }
 
 impl OrderLedger {
-    pub(super) fn new(store: Arc<dyn StateStore>, namespace: Namespace) -> Self {
-        Self { store, namespace, open: Mutex::default() }
+    pub(super) fn new(store: Arc<dyn StateStore>, namespace: Namespace, bot: &BotId) -> Self {
+        // Ids hold no slash, so no bot's prefix begins another's.
+        let (open_prefix, done_prefix) = (format!("order/open/{bot}/"), format!("order/done/{bot}/"));
+        Self { store, namespace, open_prefix, done_prefix, open: Mutex::default() }
     }
 
     pub(super) fn keys(&self, id: &OrderId) -> Result<OrderKeys, GateError> {
-        Ok(OrderKeys { open: Key::record(format!("{OPEN}{id}"))?, done: Key::record(format!("{DONE}{id}"))? })
+        Ok(OrderKeys { open: Key::record(format!("{}{id}", self.open_prefix))?,
+            done: Key::record(format!("{}{id}", self.done_prefix))?, })
     }
 
     pub(super) async fn load(&self, id: &OrderId) -> Result<Option<Stored>, GateError> {
@@ -77,11 +81,11 @@ impl OrderLedger {
     }
 
     pub(super) async fn list_open(&self) -> Result<Vec<OrderRecord>, GateError> {
-        self.list(OPEN).await
+        self.list(&self.open_prefix).await
     }
 
     pub(super) async fn list_done(&self) -> Result<Vec<OrderRecord>, GateError> {
-        self.list(DONE).await
+        self.list(&self.done_prefix).await
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<OrderRecord>, GateError> {

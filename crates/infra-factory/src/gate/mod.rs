@@ -103,7 +103,7 @@ impl OrderGate {
     /// Puts the gate together; no I/O.
     #[must_use]
     pub fn new(parts: GateParts, config: GateConfig) -> Self {
-        let orders = OrderLedger::new(Arc::clone(&parts.ledger), parts.namespace.clone());
+        let orders = OrderLedger::new(Arc::clone(&parts.ledger), parts.namespace.clone(), &parts.bot);
         let rows = Rows::new(parts.bot.clone());
         Self { parts, config, orders, rows, waiting: Mutex::default() }
     }

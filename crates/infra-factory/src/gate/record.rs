@@ -1,17 +1,24 @@
 //! What is written down about an order, and the states it passes through.
 
 use infra_risk_engine::Reservation;
-use infra_types::{Execution, ExecutionId, ExecutionKind, Fill, Order, OrderStatus, Qty, Timestamp};
+use infra_types::{
+    BotId, CorrelationId, Execution, ExecutionId, ExecutionKind, Fill, Order, OrderStatus, Qty, Timestamp,
+};
 use serde::{Deserialize, Serialize};
 
-/// Reports that one order may have; more is a venue gone wild, and refused.
-const EXECUTIONS_MAX: usize = 4_096;
+/// Reports after which an order takes no more fills: a record of so many, each as long as can be, still fits into one value
+/// of a store. The other reports come a few times at most and are always taken, so that such an order can end.
+const EXECUTIONS_MAX: usize = 2_048;
 
 /// An order as the ledger has it, from approval on.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct OrderRecord {
     /// What was approved.
     pub order: Order,
+    /// Whose order it is: only this bot reconciles it.
+    pub bot: BotId,
+    /// The approval that made it: after a lost reply, the record of that approval is told from an older one of the same id.
+    pub approval: CorrelationId,
     /// What it still holds of the limits.
     pub reservation: Reservation,
     /// Where it stands.
@@ -46,9 +53,17 @@ pub(super) enum Step {
 }
 
 impl OrderRecord {
-    pub(super) fn new(order: Order, reservation: Reservation, approved_at: Timestamp) -> Self {
+    pub(super) fn new(
+        order: Order,
+        bot: BotId,
+        approval: CorrelationId,
+        reservation: Reservation,
+        approved_at: Timestamp,
+    ) -> Self {
         Self {
             order,
+            bot,
+            approval,
             reservation,
             status: OrderStatus::New,
             approved_at,
@@ -75,14 +90,19 @@ impl OrderRecord {
         if self.has(&execution.id) {
             return Step::Duplicate;
         }
-        if self.executions.len() >= EXECUTIONS_MAX {
-            return Step::TooMany;
-        }
         let waits = matches!(self.status, OrderStatus::New | OrderStatus::Sent | OrderStatus::Unknown);
         match &execution.kind {
             ExecutionKind::Filled(fill) => self.fill(execution, fill),
             ExecutionKind::Acknowledged { venue_order_id } if waits => {
                 let mut next = self.moved(execution, OrderStatus::Acknowledged);
+                next.venue_order_id = Some(venue_order_id.clone());
+                Step::Moves(next)
+            }
+            // A fill overtook the acknowledgement: only the venue's id is news.
+            ExecutionKind::Acknowledged { venue_order_id }
+                if self.venue_order_id.is_none() && self.status != OrderStatus::Discarded =>
+            {
+                let mut next = self.moved(execution, self.status);
                 next.venue_order_id = Some(venue_order_id.clone());
                 Step::Moves(next)
             }
@@ -103,6 +123,9 @@ impl OrderRecord {
     }
 
     fn fill(&self, execution: &Execution, fill: &Fill) -> Step {
+        if self.executions.len() >= EXECUTIONS_MAX {
+            return Step::TooMany;
+        }
         let filled = self.filled.get().checked_add(fill.qty.get()).and_then(|sum| Qty::new(sum).ok());
         let traded = fill.price.get().checked_mul(fill.qty.get());
         let (Some(filled), Some(traded)) = (filled, traded) else { return Step::TooMany };
@@ -115,7 +138,8 @@ impl OrderRecord {
         };
         let mut next = self.moved(execution, status);
         next.filled = filled;
-        next.filled_notional += traded;
+        let Some(notional) = self.filled_notional.checked_add(traded) else { return Step::TooMany };
+        next.filled_notional = notional;
         Step::Fills { next, fill: fill.clone(), is_last }
     }
 }

@@ -53,8 +53,8 @@ impl Rows {
     }
 
     pub(super) fn refused(&self, order: &Order, refusal: &GateError, at: Timestamp) -> Vec<Op> {
-        // An id may be refused and used again; the time tells those rows apart.
-        let id = format!("refuse.{}.{}", order.id, at.as_nanos());
+        // An id may be refused and used again, in a replay at the same time too: each refusal is a row of its own.
+        let id = format!("refuse.{}.{:032x}", order.id, infra_types::CorrelationId::generate().as_u128());
         let mut row = self.row(id, "RISK_ALERT", "refuse", order, at);
         row.details.insert("code".into(), refusal.code().into());
         row.details.insert("reason".into(), refusal.to_string());
@@ -80,13 +80,16 @@ impl Rows {
             ExecutionKind::Expired => ("ORDER_EXPIRED", "expire"),
             _ => ("ORDER_UNKNOWN", "lose"),
         };
-        let id = format!("{action}.{}", execution.id);
-        let mut row = self.row(id, kind, action, &next.order, execution.at);
+        let mut row = self.row(row_id(execution, action), kind, action, &next.order, execution.at);
         let mut ops = Vec::new();
         if let ExecutionKind::Filled(fill) = &execution.kind {
             row.details.insert("fill_qty".into(), fill.qty.to_string());
             row.details.insert("fill_price".into(), fill.price.to_string());
             row.details.insert("fee".into(), fill.fee.to_string());
+            if next.filled > next.order.qty {
+                tracing::error!(order = %next.order.id, filled = %next.filled, asked = %next.order.qty, "the venue filled too much");
+                row.details.insert("filled_in_all".into(), next.filled.to_string());
+            }
             if let Some(settled) = settled {
                 row.details.insert("realised".into(), settled.realised.to_string());
                 ops.extend(self.position_row(next, execution, settled));
@@ -106,9 +109,14 @@ impl Rows {
             (false, true) => ("POSITION_CLOSED", "close"),
             _ => return None,
         };
-        let mut row = self.row(format!("{action}.{}", execution.id), kind, action, &next.order, execution.at);
+        let mut row = self.row(row_id(execution, action), kind, action, &next.order, execution.at);
         row.details.insert("position_before".into(), before.normalize().to_string());
         row.details.insert("position_after".into(), after.normalize().to_string());
         Some(self.outbox.audit(&row))
     }
+}
+
+/// Venues count executions for each order or instrument, so the order is part of the name; what it was stands at its end.
+fn row_id(execution: &Execution, action: &str) -> String {
+    format!("{}.{}.{action}", execution.order, execution.id)
 }
