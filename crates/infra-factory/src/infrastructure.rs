@@ -50,7 +50,24 @@ pub struct Infrastructure {
     anchor: Anchor,
     tasks: parking_lot::Mutex<Vec<tokio::task::JoinHandle<()>>>,
     poller: parking_lot::Mutex<Option<infra_emergency::PollerGuard>>,
-    _instance: Option<InstanceLock>,
+    instance: parking_lot::Mutex<Option<InstanceLock>>,
+    /// How far closing came; held while it goes on, so that a second caller waits for the first.
+    closing: tokio::sync::Mutex<Closing>,
+}
+
+/// What closing has behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Closing {
+    Open,
+    EventsTold,
+    Anchored,
+}
+
+impl Drop for Infrastructure {
+    /// Ends the relays of what was not closed: what waits in the outboxes is carried on by the next start.
+    fn drop(&mut self) {
+        self.tasks.get_mut().drain(..).for_each(|task| task.abort());
+    }
 }
 
 impl std::fmt::Debug for Infrastructure {
@@ -243,28 +260,34 @@ impl Infrastructure {
     pub async fn close(&self) -> CloseReport {
         let mut unfinished = Vec::new();
         let mut note = |what: &str, e: &dyn std::fmt::Display| unfinished.push(format!("{what}: {e}"));
+        let mut closing = self.closing.lock().await;
         drop(self.poller.lock().take());
         let tasks = std::mem::take(&mut *self.tasks.lock());
-        let was_open = !tasks.is_empty();
         for task in tasks {
             task.abort();
             // An aborted task answers that it was; there is nothing to learn from it.
             let _ = task.await;
         }
-        if was_open {
+        if *closing < Closing::EventsTold {
             if let Err(e) = self.events_relay.flush().await {
                 note("events", &e);
             }
             if let Err(e) = self.places.events.close().await {
                 note("events", &e);
             }
+            *closing = Closing::EventsTold;
+        }
+        if *closing < Closing::Anchored {
             if let Err(e) = self.anchor_audit().await {
                 note("audit", &e);
             }
+            *closing = Closing::Anchored;
         }
         if let Err(e) = self.places.close().await {
             note("stores", &e);
         }
+        // From here on another one of the same id may run, also while this handle still lives.
+        drop(self.instance.lock().take());
         CloseReport { unfinished }
     }
 }

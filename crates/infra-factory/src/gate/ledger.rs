@@ -8,7 +8,6 @@ use parking_lot::Mutex;
 
 use super::{error::GateError, record::OrderRecord};
 
-
 pub(super) struct OrderKeys {
     pub(super) open: Key,
     pub(super) done: Key,
@@ -38,8 +37,10 @@ impl OrderLedger {
     }
 
     pub(super) fn keys(&self, id: &OrderId) -> Result<OrderKeys, GateError> {
-        Ok(OrderKeys { open: Key::record(format!("{}{id}", self.open_prefix))?,
-            done: Key::record(format!("{}{id}", self.done_prefix))?, })
+        Ok(OrderKeys {
+            open: Key::record(format!("{}{id}", self.open_prefix))?,
+            done: Key::record(format!("{}{id}", self.done_prefix))?,
+        })
     }
 
     pub(super) async fn load(&self, id: &OrderId) -> Result<Option<Stored>, GateError> {

@@ -14,15 +14,15 @@ mod record;
 mod report;
 mod rows;
 mod sink;
+mod tokens;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use infra_emergency::{EmergencyController, Stance};
 use infra_latency_monitor::Recorder;
 use infra_risk_engine::{Approval, RiskEngine, RiskError};
 use infra_state_store::{Batch, Op, StateStore, StoreError, When};
-use infra_types::{BotId, Clock, Monotonic, Namespace, Order, OrderId};
-use parking_lot::Mutex;
+use infra_types::{BotId, Clock, CorrelationId, ErrorKind, Namespace, Order, OrderId};
 
 pub use self::{
     approved::Approved,
@@ -33,7 +33,7 @@ pub use self::{
     report::Reported,
     sink::{OrderSink, Placement, SinkError, VenueOrder},
 };
-use self::{ledger::OrderLedger, rows::Rows};
+use self::{ledger::OrderLedger, record::OrderRecord as Record, rows::Rows, tokens::Tokens};
 use crate::wiring::breach_halts;
 
 /// How the gate waits and gives up.
@@ -89,8 +89,7 @@ pub struct OrderGate {
     config: GateConfig,
     orders: OrderLedger,
     rows: Rows,
-    /// Approvals that were not placed yet, by when their token expires.
-    waiting: Mutex<BTreeMap<OrderId, Monotonic>>,
+    tokens: Tokens,
 }
 
 impl std::fmt::Debug for OrderGate {
@@ -105,13 +104,15 @@ impl OrderGate {
     pub fn new(parts: GateParts, config: GateConfig) -> Self {
         let orders = OrderLedger::new(Arc::clone(&parts.ledger), parts.namespace.clone(), &parts.bot);
         let rows = Rows::new(parts.bot.clone());
-        Self { parts, config, orders, rows, waiting: Mutex::default() }
+        Self { parts, config, orders, rows, tokens: Tokens::default() }
     }
 
     /// Asks for an order to be allowed: kill switch, limits, reservation and a durable record, in this order.
     ///
     /// # Errors
-    /// `Refused` and `Halted` with the reasons; `DuplicateOrderId`; whatever else the ledger says. On any error nothing is held.
+    /// `Refused` and `Halted` with the reasons; `DuplicateOrderId`; whatever else the ledger says. On any error nothing is held,
+    /// but after one of kind `Ambiguous`, where what may be held is given back once the ledger answers again and
+    /// [`GateConfig::approval_ttl`] has passed.
     ///
     /// # Cancel safety
     /// Dropping the future may leave an approved order that was never placed; [`OrderGate::reconcile`] ends it.
@@ -150,11 +151,14 @@ impl OrderGate {
             }
         };
         let approved_at = self.parts.decision_clock.wall();
+        let approval_id = CorrelationId::generate();
         let wanted = order.clone();
         let keys = self.orders.keys(&order.id)?;
+        // From before it is written down until it is placed, nobody else in this process may end it.
+        let _flight = self.tokens.fly(&order.id);
         // Before the caller's operations come ours: the id was never used, and the record.
         let compose = |approval: &Approval| {
-            let record = OrderRecord::new(approval.order.clone(), approval.reservation.clone(), approved_at);
+            let record = self.record(approval, approval_id, approved_at);
             let mut own = vec![
                 Op::Check { key: keys.done.clone(), when: When::Absent },
                 ledger::set(&keys.open, &record, When::Absent),
@@ -165,11 +169,7 @@ impl OrderGate {
         };
         let own_count = 2 + rows::APPROVED_ROWS;
         match self.parts.risk.check_and_reserve(order, stance, &compose).await {
-            Ok(approval) => {
-                let expires = self.parts.system_clock.now() + self.config.approval_ttl;
-                self.waiting.lock().insert(approval.order.id.clone(), expires);
-                Ok(Approved::new(approval.order, approved_at, expires, 1))
-            }
+            Ok(approval) => Ok(self.hand_out(approval.order, approval_id, approved_at)),
             Err(RiskError::Refused(decision)) => {
                 if self.config.halt_on_breach {
                     breach_halts::on_refusal(&self.parts.emergency, &decision).await;
@@ -184,7 +184,43 @@ impl OrderGate {
             }
             Err(RiskError::Caller { source, .. }) => Err(GateError::Store(source)),
             Err(RiskError::Contended { .. }) => Err(GateError::Contended),
+            Err(lost) if lost.kind() == ErrorKind::Ambiguous => {
+                self.find_out(&wanted.id, approval_id, approved_at, GateError::Risk(lost)).await
+            }
             Err(other) => Err(GateError::Risk(other)),
+        }
+    }
+
+    fn record(&self, approval: &Approval, approval_id: CorrelationId, at: infra_types::Timestamp) -> Record {
+        let (order, reservation) = (approval.order.clone(), approval.reservation.clone());
+        Record::new(order, approval_id, reservation, at)
+    }
+
+    fn hand_out(&self, order: Order, approval_id: CorrelationId, at: infra_types::Timestamp) -> Approved<Order> {
+        let expires = self.parts.system_clock.now() + self.config.approval_ttl;
+        self.tokens.wait(order.id.clone(), Some(approval_id), expires);
+        self.orders.mark_open(&order.id);
+        Approved::new(order, at, expires, 1)
+    }
+
+    /// The reply to an approval was lost: the record says whether it was made.
+    async fn find_out(
+        &self,
+        id: &OrderId,
+        approval_id: CorrelationId,
+        at: infra_types::Timestamp,
+        lost: GateError,
+    ) -> Result<Approved<Order>, GateError> {
+        match self.orders.load(id).await {
+            Ok(Some(stored)) if stored.record.approval == approval_id => {
+                Ok(self.hand_out(stored.record.order, approval_id, at))
+            }
+            Ok(_) => Err(lost),
+            Err(_) => {
+                let expires = self.parts.system_clock.now() + self.config.approval_ttl;
+                self.tokens.wait(id.clone(), Some(approval_id), expires);
+                Err(lost)
+            }
         }
     }
 
@@ -248,12 +284,10 @@ impl OrderGate {
     /// # Cancel safety
     /// Each order is swept wholly or not at all.
     pub async fn sweep(&self) -> Result<usize, GateError> {
-        let now = self.parts.system_clock.now();
-        let due: Vec<OrderId> =
-            self.waiting.lock().iter().filter(|(_, expires)| **expires <= now).map(|(id, _)| id.clone()).collect();
-        for id in &due {
-            self.discard(id).await?;
-            self.waiting.lock().remove(id);
+        let due = self.tokens.due(self.parts.system_clock.now());
+        for (id, approval_id) in &due {
+            self.discard(id, *approval_id).await?;
+            self.tokens.forget(id);
         }
         Ok(due.len())
     }

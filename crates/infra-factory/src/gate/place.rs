@@ -22,7 +22,7 @@ pub enum Placed {
         /// The venue's words.
         reason: String,
     },
-    /// The venue could not be asked. The order counts as live until [`OrderGate::reconcile`] knows better.
+    /// The venue could not be asked, or the ledger did not take its answer. The order counts as live until [`OrderGate::reconcile`] knows better.
     Unknown {
         /// What went wrong.
         reason: String,
@@ -34,21 +34,31 @@ pub enum Placed {
     },
 }
 
+/// What is known after one try.
+enum Answer {
+    Ended(Placed),
+    /// The venue surely does not have it.
+    Missing {
+        reason: String,
+    },
+}
+
 impl OrderGate {
     /// Sends an approved order. Where the venue surely does not have it, it is sent again; where nobody knows, the venue is asked
     /// first. Never are there two orders.
     ///
     /// # Errors
     /// `ApprovalExpired` and `Halted` if the time or the kill switch ran out since the approval (what it held is given back), or what
-    /// the ledger says.
+    /// the ledger says. After an error the order is not at the venue, and what it still holds is swept. A ledger that fails once the
+    /// order left is no error but [`Placed::Unknown`].
     ///
     /// # Cancel safety
     /// Dropping the future may leave the order at the venue without a report; [`OrderGate::reconcile`] finds it.
     pub async fn place(&self, approved: Approved<Order>, sink: &dyn OrderSink) -> Result<Placed, GateError> {
         let id = approved.order().id.clone();
-        self.waiting.lock().remove(&id);
+        let _flight = self.tokens.take(&id);
         if approved.expires() <= self.parts.system_clock.now() {
-            self.discard(&id).await?;
+            self.give_up(&id).await?;
             return Err(GateError::ApprovalExpired { order: id });
         }
         let began = self.parts.system_clock.now();
@@ -70,46 +80,62 @@ impl OrderGate {
         if allowed {
             return Ok(());
         }
-        self.discard(id).await?;
+        self.give_up(id).await?;
         Err(GateError::Halted { order: id.clone(), state: self.parts.emergency.state().to_string() })
     }
 
+    /// Ends an order that is surely not at the venue. What the ledger does not take now, the next sweep does.
+    async fn give_up(&self, id: &OrderId) -> Result<(), GateError> {
+        self.discard(id, None).await.inspect_err(|_| self.sweep_soon(id))
+    }
+
+    fn sweep_soon(&self, id: &OrderId) {
+        self.tokens.wait(id.clone(), None, self.parts.system_clock.now());
+    }
+
+    /// Sends until the venue has the order, refuses it, or it is given up. An error says that the venue surely does not have it.
     pub(super) async fn send(&self, mut approved: Approved<Order>, sink: &dyn OrderSink) -> Result<Placed, GateError> {
         let id = approved.order().id.clone();
         loop {
-            self.recheck(&id).await?;
+            self.recheck(&id).await.inspect_err(|_| self.sweep_soon(&id))?;
             let (at, expires, attempt) = (approved.approved_at(), approved.expires(), approved.attempt());
             let order = approved.order().clone();
             self.orders.mark_open(&id);
-            let last = match sink.place(approved).await {
-                Placement::Acknowledged { venue_order_id } => {
-                    let kind = ExecutionKind::Acknowledged { venue_order_id };
-                    self.report(self.own_report(&id, "ack", kind)?).await?;
-                    return self.at_venue(&id).await;
-                }
-                Placement::Rejected { reason } => {
-                    let kind = ExecutionKind::Rejected { reason: reason.clone() };
-                    self.report(self.own_report(&id, "reject", kind)?).await?;
-                    return Ok(Placed::Rejected { reason });
-                }
-                Placement::NotSent { reason } => reason,
-                Placement::Unknown { reason } => {
-                    let kind = ExecutionKind::Unknown { reason: reason.clone() };
-                    self.report(self.own_report(&id, "unknown", kind)?).await?;
-                    match self.ask(&id, sink).await {
-                        Ok(true) => return self.at_venue(&id).await,
-                        Ok(false) => reason,
-                        Err(GateError::Venue(e)) => return Ok(Placed::Unknown { reason: e.to_string() }),
-                        Err(e) => return Err(e),
-                    }
-                }
+            let last = match self.answer(&id, sink.place(approved).await, sink).await {
+                Ok(Answer::Ended(placed)) => return Ok(placed),
+                Ok(Answer::Missing { reason }) => reason,
+                // The order left, so this is no refusal: it counts as live until it is known better.
+                Err(e) => return Ok(Placed::Unknown { reason: e.to_string() }),
             };
             if attempt >= self.config.attempts_max {
-                self.discard(&id).await?;
+                self.give_up(&id).await?;
                 return Ok(Placed::NotSent { reason: last });
             }
             self.pause(attempt).await;
             approved = Approved::new(order, at, expires, attempt + 1);
+        }
+    }
+
+    /// Writes down what the venue answered, and asks it where it did not.
+    async fn answer(&self, id: &OrderId, placement: Placement, sink: &dyn OrderSink) -> Result<Answer, GateError> {
+        let tell = async |what, kind| self.report(self.own_report(id, what, kind)?).await;
+        match placement {
+            Placement::Acknowledged { venue_order_id } => {
+                tell("ack", ExecutionKind::Acknowledged { venue_order_id }).await?;
+                self.at_venue(id).await.map(Answer::Ended)
+            }
+            Placement::Rejected { reason } => {
+                tell("reject", ExecutionKind::Rejected { reason: reason.clone() }).await?;
+                Ok(Answer::Ended(Placed::Rejected { reason }))
+            }
+            Placement::NotSent { reason } => Ok(Answer::Missing { reason }),
+            Placement::Unknown { reason } => {
+                tell("unknown", ExecutionKind::Unknown { reason: reason.clone() }).await?;
+                match self.ask(id, sink).await? {
+                    true => self.at_venue(id).await.map(Answer::Ended),
+                    false => Ok(Answer::Missing { reason }),
+                }
+            }
         }
     }
 

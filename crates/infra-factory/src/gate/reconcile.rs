@@ -1,8 +1,8 @@
 //! After a start: what became of the orders whose end is not written down?
 
-use infra_types::{Order, OrderStatus};
+use infra_types::{Order, OrderId, OrderStatus};
 
-use super::{GateError, OrderGate, approved::Approved, sink::OrderSink};
+use super::{GateError, OrderGate, Placed, approved::Approved, sink::OrderSink};
 
 /// What to do with an approved order that the venue never had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,32 +29,54 @@ pub struct Reconciled {
 }
 
 impl OrderGate {
-    /// Asks the venue about every open order and reports what it says, so that ledger and venue agree. Call it before the first new
-    /// order of a run.
+    /// Asks the venue about every open order of this bot and reports what it says, so that ledger and venue agree. Call it
+    /// before the first new order of a run, and again when a placement ended as unknown. Orders whose token still waits, or that
+    /// another call is just sending, are left to their holders.
     ///
     /// # Errors
-    /// What the ledger says. A venue that does not answer is not an error: those orders stay open and are counted.
+    /// The first thing that the ledger said; the other orders were reconciled all the same. A venue that does not answer is not an
+    /// error: those orders stay open and are counted.
     ///
     /// # Cancel safety
     /// Each order is reconciled wholly or not at all; calling again goes on.
     pub async fn reconcile(&self, sink: &dyn OrderSink, policy: NotAtVenue) -> Result<Reconciled, GateError> {
+        self.sweep().await?;
         let mut result = Reconciled::default();
+        let mut failed = Ok(());
         for record in self.open_orders().await? {
-            result.asked += 1;
-            self.orders.note(&record);
-            let id = record.order.id.clone();
-            match self.ask(&id, sink).await {
-                Ok(true) => result.at_venue += 1,
-                Err(GateError::Venue(_)) => result.unknown += 1,
-                Err(e) => return Err(e),
-                // Only an order without a word from the venue can be missing there honestly.
-                Ok(false) if matches!(record.status, OrderStatus::New | OrderStatus::Sent | OrderStatus::Unknown) => {
-                    self.settle_missing(record.order, record.approved_at, sink, policy, &mut result).await?;
-                }
-                Ok(false) => result.unknown += 1,
-            }
+            let Some(_flight) = self.tokens.fly_if_idle(&record.order.id) else { continue };
+            let outcome = self.reconcile_one(&record.order.id, sink, policy, &mut result).await;
+            failed = failed.and(outcome);
         }
-        Ok(result)
+        failed.map(|()| result)
+    }
+
+    async fn reconcile_one(
+        &self,
+        id: &OrderId,
+        sink: &dyn OrderSink,
+        policy: NotAtVenue,
+        result: &mut Reconciled,
+    ) -> Result<(), GateError> {
+        // It may have moved since it was listed.
+        let Some(stored) = self.orders.load(id).await? else { return Ok(()) };
+        let record = stored.record;
+        self.orders.note(&record);
+        if record.status.is_terminal() {
+            return Ok(());
+        }
+        result.asked += 1;
+        match self.ask(id, sink).await {
+            Ok(true) => result.at_venue += 1,
+            Err(GateError::Venue(_)) => result.unknown += 1,
+            Err(e) => return Err(e),
+            // Only an order without a word from the venue can be missing there honestly.
+            Ok(false) if matches!(record.status, OrderStatus::New | OrderStatus::Sent | OrderStatus::Unknown) => {
+                self.settle_missing(record.order, record.approved_at, sink, policy, result).await?;
+            }
+            Ok(false) => result.unknown += 1,
+        }
+        Ok(())
     }
 
     async fn settle_missing(
@@ -66,12 +88,14 @@ impl OrderGate {
         result: &mut Reconciled,
     ) -> Result<(), GateError> {
         if policy == NotAtVenue::Discard {
-            self.discard(&order.id).await?;
+            self.discard(&order.id, None).await?;
             result.discarded += 1;
             return Ok(());
         }
         let expires = self.parts.system_clock.now() + self.config.approval_ttl;
         match self.send(Approved::new(order, approved_at, expires, 1), sink).await {
+            Ok(Placed::Unknown { .. }) => result.unknown += 1,
+            Ok(Placed::NotSent { .. }) => result.discarded += 1,
             Ok(_) => result.sent += 1,
             Err(GateError::Halted { .. }) => result.discarded += 1,
             Err(e) => return Err(e),

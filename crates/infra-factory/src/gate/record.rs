@@ -1,9 +1,7 @@
 //! What is written down about an order, and the states it passes through.
 
 use infra_risk_engine::Reservation;
-use infra_types::{
-    BotId, CorrelationId, Execution, ExecutionId, ExecutionKind, Fill, Order, OrderStatus, Qty, Timestamp,
-};
+use infra_types::{CorrelationId, Execution, ExecutionId, ExecutionKind, Fill, Order, OrderStatus, Qty, Timestamp};
 use serde::{Deserialize, Serialize};
 
 /// Reports after which an order takes no more fills: a record of so many, each as long as can be, still fits into one value
@@ -15,8 +13,6 @@ const EXECUTIONS_MAX: usize = 2_048;
 pub struct OrderRecord {
     /// What was approved.
     pub order: Order,
-    /// Whose order it is: only this bot reconciles it.
-    pub bot: BotId,
     /// The approval that made it: after a lost reply, the record of that approval is told from an older one of the same id.
     pub approval: CorrelationId,
     /// What it still holds of the limits.
@@ -53,16 +49,9 @@ pub(super) enum Step {
 }
 
 impl OrderRecord {
-    pub(super) fn new(
-        order: Order,
-        bot: BotId,
-        approval: CorrelationId,
-        reservation: Reservation,
-        approved_at: Timestamp,
-    ) -> Self {
+    pub(super) fn new(order: Order, approval: CorrelationId, reservation: Reservation, approved_at: Timestamp) -> Self {
         Self {
             order,
-            bot,
             approval,
             reservation,
             status: OrderStatus::New,

@@ -2,7 +2,7 @@
 
 use infra_risk_engine::{Outcome, RiskError, Settled};
 use infra_state_store::{Batch, Op, StoreError};
-use infra_types::{Decimal, Execution, OrderId, OrderStatus};
+use infra_types::{CorrelationId, Decimal, Execution, OrderId, OrderStatus};
 
 use super::{
     GateError, OrderGate, error_at_caller,
@@ -63,8 +63,15 @@ impl OrderGate {
             let stored = stored.ok_or_else(|| GateError::UnknownOrder { order: execution.order.clone() })?;
             let step = stored.record.step(execution);
             let (next, outcome) = match &step {
-                Step::Duplicate => return self.only_callers(ops).await.map(|()| Reported::Duplicate),
-                Step::Stale => return self.only_callers(ops).await.map(|()| Reported::Stale),
+                // The order may be over by a report whose reply was lost, so the hint is set right here too.
+                Step::Duplicate => {
+                    self.orders.note(&stored.record);
+                    return self.only_callers(ops).await.map(|()| Reported::Duplicate);
+                }
+                Step::Stale => {
+                    self.orders.note(&stored.record);
+                    return self.only_callers(ops).await.map(|()| Reported::Stale);
+                }
                 Step::TooMany => return Err(GateError::ReportRefused { order: execution.order.clone() }),
                 Step::Moves(next) => (next, None),
                 Step::Ends(next) => (next, Some(Outcome::End)),
@@ -79,11 +86,15 @@ impl OrderGate {
         Err(GateError::Contended)
     }
 
-    /// Ends an order that was never sent.
-    pub(super) async fn discard(&self, id: &OrderId) -> Result<(), GateError> {
+    /// Ends an order that was never sent; if `approval` is given, only if that made it.
+    pub(super) async fn discard(&self, id: &OrderId, approval: Option<CorrelationId>) -> Result<(), GateError> {
         for _ in 0..TRIES_MAX {
             let Some(stored) = self.orders.load(id).await? else { return Ok(()) };
+            if approval.is_some_and(|approval| stored.record.approval != approval) {
+                return Ok(());
+            }
             if stored.record.status.is_terminal() {
+                self.orders.note(&stored.record);
                 return Ok(());
             }
             let mut next = stored.record.clone();

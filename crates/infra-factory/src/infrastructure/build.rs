@@ -124,9 +124,10 @@ impl InfrastructureBuilder {
         };
         let events_relay = relay(outbox.events_queue(), Box::new(ToBus(Arc::clone(&places.events))) as _);
         let audit_relay = relay(outbox.audit_queue(), Box::new(ToAudit(Arc::clone(&places.audit))) as _);
+        // Nothing may fail any more once tasks run.
+        let anchor = Anchor::new(&config, places.is_on_disk())?;
         let tasks = [&events_relay, &audit_relay].map(|r| tokio::spawn(Arc::clone(r).run())).into();
         let poller = emergency.spawn_poller();
-        let anchor = Anchor::new(&config, places.is_on_disk())?;
         Ok(Infrastructure {
             bot,
             config,
@@ -141,7 +142,8 @@ impl InfrastructureBuilder {
             anchor,
             tasks: parking_lot::Mutex::new(tasks),
             poller: parking_lot::Mutex::new(Some(poller)),
-            _instance: instance,
+            instance: parking_lot::Mutex::new(instance),
+            closing: tokio::sync::Mutex::new(super::Closing::Open),
         })
     }
 }

@@ -2,14 +2,13 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use infra_emergency::Transition;
-use infra_state_store::Op;
+use infra_emergency::CompanionOps;
 use infra_types::{BotId, Envelope, EventId, Topic};
 
 use super::outbox::{AuditRow, Outbox};
 
 /// The operations that go with each transition of `bot`'s controller.
-pub(crate) fn companion(bot: BotId) -> Arc<dyn Fn(&Transition) -> Vec<Op> + Send + Sync> {
+pub(crate) fn companion(bot: BotId) -> CompanionOps {
     let outbox = Outbox::of(&bot);
     Arc::new(move |t| {
         let details = BTreeMap::from([

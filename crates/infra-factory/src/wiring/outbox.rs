@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// An audit event on its way to the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditRow {
-    /// Names it for ever: the same id is the same event.
+    /// Names it for ever: the same id is the same event. Printable ASCII without spaces.
     pub id: String,
     /// Its type, e.g. `ORDER_PLACED`.
     pub kind: String,
@@ -56,7 +56,10 @@ impl Outbox {
         &self.audit
     }
 
-    /// The operation that has `row` appended to the audit log once its batch is in.
+    /// The operation that has `row` appended to the audit log once its batch is in. Of a long id the last 128 bytes count.
+    ///
+    /// # Panics
+    /// If the row's id is empty or not printable ASCII without spaces.
     #[must_use]
     pub fn audit(&self, row: &AuditRow) -> Op {
         enqueue(&self.audit, "audit", &row.id, row)
@@ -73,7 +76,7 @@ impl Outbox {
     pub(crate) fn execution(&self, what: &str, instrument: &InstrumentId, execution: &Execution) -> Op {
         let topic = Topic::new(format!("{what}:{}", instrument.symbol)).expect("a valid topic");
         let data = serde_json::to_vec(execution).expect("an execution serialises");
-        let id = EventId::new(format!("{what}.{}", execution.id)).expect("printable ASCII");
+        let id = event_id(&format!("{}.{}.{what}", execution.order, execution.id));
         let envelope = Envelope::new(topic, format!("{what}.v1"), execution.at, data)
             .with_id(id)
             .with_key(instrument.to_string())
@@ -85,7 +88,12 @@ impl Outbox {
 #[expect(clippy::expect_used, reason = "ids are made of checked ids, and the row types always serialise")]
 fn enqueue(outbox: &Key, order_key: &str, id: &str, row: &impl Serialize) -> Op {
     let payload = serde_json::to_vec(row).expect("a row serialises").into();
-    // What is too long keeps its end, where the counting part is.
-    let id = EventId::new(&id[id.len().saturating_sub(128)..]).expect("printable ASCII");
-    Op::Enqueue { outbox: outbox.clone(), order_key: order_key.to_owned(), id, payload }
+    Op::Enqueue { outbox: outbox.clone(), order_key: order_key.to_owned(), id: event_id(id), payload }
+}
+
+/// What is too long keeps its end, where the counting part is.
+#[expect(clippy::expect_used, reason = "ids are made of checked ids")]
+fn event_id(text: &str) -> EventId {
+    let end = text.get(text.len().saturating_sub(128)..).unwrap_or(text);
+    EventId::new(end).expect("the id of a row must be printable ASCII without spaces")
 }
