@@ -4,9 +4,10 @@ use std::{
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
+use infra_types::{Clock, SystemClock};
 use serde_json::Value;
 
 /// Kills at moments all over the run that must each end like an uninterrupted run.
@@ -109,9 +110,9 @@ fn kill_after(mut child: Child, wait: Duration) -> bool {
 fn a_killed_run_goes_on_and_ends_like_an_uninterrupted_one() {
     let (more, kills): (&[&str], u64) = (&[], KILLS);
     let reference_dir = tempfile::tempdir().expect("a directory");
-    let began = Instant::now();
+    let began = SystemClock.now();
     let reference = finish(reference_dir.path(), more);
-    let whole = began.elapsed();
+    let whole = SystemClock.now().since(began);
     assert_sound(&reference);
     assert!(reference["fills"].as_u64().is_some_and(|n| n > 20), "{reference}");
     assert_eq!(reference["orders_open"], 0);

@@ -18,6 +18,7 @@ use infra_types::{
     Price, Qty, Side, StrategyId,
 };
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use crate::{
     checkpoint::Cursor,
@@ -49,6 +50,8 @@ pub(crate) struct Desk {
     pub traces: Mutex<HashMap<OrderId, OrderTrace>>,
     /// What stopped the run, if something did.
     pub failure: Mutex<Option<String>>,
+    /// Told when `failure` is set.
+    pub failed: Notify,
 }
 
 impl Desk {
@@ -82,6 +85,7 @@ impl Desk {
     /// Stops the run at the next event.
     pub(crate) fn fail(&self, reason: impl Into<String>) {
         self.failure.lock().get_or_insert_with(|| reason.into());
+        self.failed.notify_one();
     }
 
     fn mark(&self, id: &OrderId, stage: Stage) {
@@ -174,6 +178,7 @@ impl Handler for OnSignal {
             }
             Err(e @ (GateError::Refused(_) | GateError::Halted { .. })) => {
                 desk.traces.lock().remove(&id);
+                tracing::warn!(order = %id, reason = %e, "refused");
                 desk.progress.highlight(|| {
                     format!("{} refused  {:?} {} {}: {e}", signal.at, order.side, order.qty, order.instrument)
                 });
@@ -185,6 +190,7 @@ impl Handler for OnSignal {
             }
         };
         desk.mark(&id, Stage::Approved);
+        tracing::info!(order = %id, side = ?order.side, qty = %approved.order().qty, "approved");
         let order = approved.order().clone();
         desk.mark(&id, Stage::Sent);
         match desk.gate.place(approved, desk.venue.as_ref()).await {
@@ -229,6 +235,7 @@ impl Handler for OnExecution {
             Ok(Reported::Counted { record, realised }) => {
                 let is_over = record.status.is_terminal();
                 desk.note(&record.order, is_over);
+                tracing::info!(order = %execution.order, status = ?record.status, filled = %record.filled, "reported");
                 if let ExecutionKind::Filled(fill) = &execution.kind {
                     desk.mark(&execution.order, Stage::Filled);
                     desk.progress.highlight(|| {

@@ -12,7 +12,7 @@ use infra_factory::{
     risk_engine::Quote,
     state_store::Batch,
 };
-use infra_types::{AccountId, Clock, Decimal, Envelope, ManualClock, Price, SystemClock, Timestamp};
+use infra_types::{AccountId, Clock, Decimal, Envelope, HealthStatus, ManualClock, Price, SystemClock, Timestamp};
 
 use crate::{
     args::Args,
@@ -57,12 +57,13 @@ pub(crate) async fn run(args: &Args) -> Result<(), String> {
     if let Some(dir) = &args.data_dir {
         config = config.set("data_dir", dir.display().to_string());
     }
+    let config = config.build().map_err(text)?;
     let clock = ManualClock::starting_at(Timestamp::EPOCH);
-    let infra = Infrastructure::builder(config.build().map_err(text)?)
-        .decision_clock(Arc::new(clock.clone()))
-        .build()
-        .await
-        .map_err(text)?;
+    let infra = Infrastructure::builder(config).decision_clock(Arc::new(clock.clone())).build().await.map_err(text)?;
+
+    // After the instance lock, which tells a second bot more clearly. The terminal belongs to the progress bar; what there is to log goes to the file, or nowhere in development.
+    let logs = infra_factory::log_config(infra.config()).with_console(false);
+    let _logs = logs.file.is_some().then(|| infra_factory::logging::init(logs)).transpose().map_err(text)?;
 
     let fresh = Checkpoint {
         fingerprint: survey.fingerprint.clone(),
@@ -115,6 +116,7 @@ pub(crate) async fn run(args: &Args) -> Result<(), String> {
         signal: Default::default(),
         traces: Default::default(),
         failure: Default::default(),
+        failed: Default::default(),
         specs,
     });
     let reconciled = infra.gate().reconcile(desk.venue.as_ref(), NotAtVenue::Send).await.map_err(text)?;
@@ -128,11 +130,16 @@ pub(crate) async fn run(args: &Args) -> Result<(), String> {
         desk.note(&record.order, false);
     }
     let mut run = subscribe(infra, desk, clock).await?;
+    tracing::info!(from = start.events, of = survey.events, seed = args.seed, "the replay begins");
     let began = SystemClock.now();
     let ended = run.go(args, &input, start.events).await;
     let took = SystemClock.now().since(began);
     let events = run.desk.cursor.get().events;
     progress.finish(events);
+    match &ended {
+        Ok(()) => tracing::info!(events, "the replay ends"),
+        Err(e) => tracing::error!(events, error = %e, "the replay ends early"),
+    }
     let figures =
         report::collect(&run.infra, &run.desk, survey.events, took, [&run.market, &run.signals, &run.executions]).await;
     let figures = match (figures, &ended) {
@@ -283,14 +290,31 @@ impl Run {
 
     /// Waits until everything that was published is handled.
     async fn settle(&mut self) -> Result<(), String> {
-        self.executions.drained().await.map_err(text)?;
-        self.signals.drained().await.map_err(text)?;
+        let mut drained = std::pin::pin!(async {
+            self.executions.drained().await?;
+            self.signals.drained().await
+        });
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut drained => break done.map_err(text)?,
+                () = self.desk.failed.notified() => break,
+                // What retries for ever must not make a person wait for ever: say what is wrong, and go on later.
+                () = SystemClock.sleep(Duration::from_secs(2)) => self.healthy().await?,
+            }
+        }
         // A new order may bring news at any time.
         self.quiet_until = None;
         match self.desk.failure.lock().take() {
             Some(reason) => Err(reason),
             None => Ok(()),
         }
+    }
+
+    /// Whether stores and bus can still do their work.
+    async fn healthy(&self) -> Result<(), String> {
+        let down = self.infra.health().await.into_iter().find(|(_, h)| h.status == HealthStatus::Down);
+        down.map_or(Ok(()), |(part, h)| Err(format!("{part} is down: {}; run the same command to go on", h.detail)))
     }
 
     /// Writes the checkpoint and whatever must be there exactly if it is.

@@ -13,7 +13,9 @@ fn open(dir: &tempfile::TempDir) -> Sqlite {
 }
 
 async fn count(db: &Sqlite) -> i64 {
-    db.read::<_, BackendError, _>(|c| Ok(c.query_row("SELECT count(*) FROM state_t", [], |r| r.get(0))?)).await.unwrap()
+    db.read::<_, BackendError, _>(|c| Ok(c.query_row("SELECT count(*) FROM state_t", [], |r| r.get(0))?))
+        .await
+        .expect("it works")
 }
 
 async fn insert(db: &Sqlite, n: i64, fail: bool) -> Result<(), BackendError> {
@@ -26,9 +28,9 @@ async fn insert(db: &Sqlite, n: i64, fail: bool) -> Result<(), BackendError> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn grouped_batches_fail_one_by_one() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().expect("it works");
     let db = open(&dir);
-    db.ready(&V1).await.unwrap();
+    db.ready(&V1).await.expect("it works");
     let tasks: Vec<_> = (0..500)
         .map(|n| {
             let db = db.clone();
@@ -36,16 +38,16 @@ async fn grouped_batches_fail_one_by_one() {
         })
         .collect();
     for (n, task) in tasks.into_iter().enumerate() {
-        assert_eq!(task.await.unwrap().is_err(), n % 3 == 0);
+        assert_eq!(task.await.expect("it works").is_err(), n % 3 == 0);
     }
     assert_eq!(count(&db).await, 333);
 }
 
 #[tokio::test]
 async fn a_panicking_batch_changes_nothing_and_harms_nobody() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().expect("it works");
     let db = open(&dir);
-    db.ready(&V1).await.unwrap();
+    db.ready(&V1).await.expect("it works");
     let answer = db
         .write::<(), BackendError, _>(|c| {
             c.execute("INSERT INTO state_t (n) VALUES (1)", [])?;
@@ -53,51 +55,51 @@ async fn a_panicking_batch_changes_nothing_and_harms_nobody() {
         })
         .await;
     assert!(answer.is_err());
-    insert(&db, 2, false).await.unwrap();
+    insert(&db, 2, false).await.expect("it works");
     assert_eq!(count(&db).await, 1);
 }
 
 #[tokio::test]
 async fn a_newer_file_is_refused_and_untouched() {
-    let dir = tempfile::tempdir().unwrap();
-    open(&dir).ready(&V2).await.unwrap();
+    let dir = tempfile::tempdir().expect("it works");
+    open(&dir).ready(&V2).await.expect("it works");
     let e = open(&dir).ready(&V1).await.unwrap_err();
     assert!(matches!(e, BackendError::NewerSchema { found: 2, known: 1, .. }), "{e}");
     let e = open(&dir).ready(&EDITED).await.unwrap_err();
     assert!(matches!(e, BackendError::NewerSchema { .. } | BackendError::ChangedMigration { .. }), "{e}");
-    open(&dir).ready(&V2).await.unwrap();
+    open(&dir).ready(&V2).await.expect("it works");
 }
 
 #[tokio::test]
 async fn an_edited_migration_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    open(&dir).ready(&V1).await.unwrap();
+    let dir = tempfile::tempdir().expect("it works");
+    open(&dir).ready(&V1).await.expect("it works");
     let e = open(&dir).ready(&EDITED).await.unwrap_err();
     assert!(matches!(e, BackendError::ChangedMigration { version: 1, .. }), "{e}");
 }
 
 #[tokio::test]
 async fn what_cannot_be_opened_says_so_and_may_be_tried_again() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().expect("it works");
     let path = dir.path().join("missing").join("t.db");
     let db = Sqlite::new(SqliteConfig::new(&path));
     assert!(matches!(db.ready(&V1).await, Err(BackendError::Open { .. })));
-    std::fs::create_dir(path.parent().unwrap()).unwrap();
-    db.ready(&V1).await.unwrap();
+    std::fs::create_dir(path.parent().expect("it works")).unwrap();
+    db.ready(&V1).await.expect("it works");
 
     let garbage = dir.path().join("garbage.db");
-    std::fs::write(&garbage, vec![7u8; 8192]).unwrap();
+    std::fs::write(&garbage, vec![7u8; 8192]).expect("it works");
     let e = Sqlite::new(SqliteConfig::new(&garbage)).ready(&V1).await.unwrap_err();
     assert!(matches!(e, BackendError::Corrupt { .. }), "{e}");
-    assert_eq!(std::fs::read(&garbage).unwrap(), vec![7u8; 8192]);
+    assert_eq!(std::fs::read(&garbage).expect("it works"), vec![7u8; 8192]);
 }
 
 #[tokio::test]
 async fn closing_finishes_then_refuses() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().expect("it works");
     let db = open(&dir);
-    db.ready(&V1).await.unwrap();
-    insert(&db, 1, false).await.unwrap();
+    db.ready(&V1).await.expect("it works");
+    insert(&db, 1, false).await.expect("it works");
     db.close().await;
     db.close().await;
     assert!(matches!(insert(&db, 2, false).await, Err(BackendError::Closed)));

@@ -149,7 +149,12 @@ impl ManualClock {
     /// A clock whose wall time is `wall`.
     #[must_use]
     pub fn starting_at(wall: Timestamp) -> Self {
-        Self(Arc::new(Mutex::new(Manual { now: Duration::from_secs(3_600), wall, sleepers: BTreeMap::new(), next_sleep: 0 })))
+        Self(Arc::new(Mutex::new(Manual {
+            now: Duration::from_secs(3_600),
+            wall,
+            sleepers: BTreeMap::new(),
+            next_sleep: 0,
+        })))
     }
 
     /// Moves both clocks forward and wakes whoever waited for it.
