@@ -1,4 +1,4 @@
-//! The command line, read by hand: six commands and one option need no parser library.
+//! The command line, read by hand: seven commands and one option need no parser library.
 
 use crate::steps;
 
@@ -12,6 +12,7 @@ commands:
   list                   the steps of test, with the command that each one runs
   layers                 who may depend on whom (the same as test --only layers)
   sizes                  lines and file sizes per crate (the same as test --only sizes)
+  bench                  runs the benches and writes docs/benchmarks.md; a few minutes
   tidy                   formats the workspace; the only command that writes source files
 
 options:
@@ -23,6 +24,8 @@ exit code: 0 passed, 1 a step failed, 2 a mistake on the command line";
 /// What the user asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Invocation {
+    /// Run the benches and write their page.
+    Bench,
     /// Print [`USAGE`].
     Help,
     /// Print the steps.
@@ -50,9 +53,12 @@ pub fn parse(arguments: &[String]) -> Result<Invocation, String> {
     match command.as_str() {
         "test" | "ci" => Ok(Invocation::Test { only: parse_only(rest)? }),
         "layers" | "sizes" => none(command, rest).map(|()| Invocation::Test { only: vec![command.clone()] }),
+        "bench" => none(command, rest).map(|()| Invocation::Bench),
         "list" => none(command, rest).map(|()| Invocation::List),
         "tidy" => none(command, rest).map(|()| Invocation::Tidy),
-        unknown => Err(format!("unknown command `{unknown}`; the commands are test, ci, list, layers, sizes and tidy")),
+        unknown => {
+            Err(format!("unknown command `{unknown}`; the commands are test, ci, list, layers, sizes, bench and tidy"))
+        }
     }
 }
 
@@ -96,6 +102,7 @@ mod tests {
         assert_eq!(parse_line("sizes"), Ok(Invocation::Test { only: vec!["sizes".into()] }));
         assert_eq!(parse_line("list"), Ok(Invocation::List));
         assert_eq!(parse_line("tidy"), Ok(Invocation::Tidy));
+        assert_eq!(parse_line("bench"), Ok(Invocation::Bench));
         for line in ["--help", "-h", "help", "test --help"] {
             assert_eq!(parse_line(line), Ok(Invocation::Help), "{line}");
         }
@@ -117,6 +124,7 @@ mod tests {
             ("test --only speed", ["`speed`", "clippy-none"]),
             ("test --onlyfmt", ["--onlyfmt", "unknown"]),
             ("tidy now", ["`tidy`", "`now`"]),
+            ("bench fast", ["`bench`", "`fast`"]),
         ] {
             let mistake = parse_line(line).expect_err(line);
             assert!(words.iter().all(|word| mistake.contains(word)), "{line}: {mistake}");

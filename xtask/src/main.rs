@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use xtask::bench;
 use xtask::cli::{self, Invocation};
 use xtask::report::{Report, say};
 use xtask::steps;
@@ -35,6 +36,10 @@ fn main() -> ExitCode {
 fn run(invocation: Invocation, workspace: &Workspace) -> Result<bool, String> {
     match invocation {
         Invocation::Help => Ok(true),
+        Invocation::Bench => {
+            say(format_args!("{}", bench::run(workspace)?));
+            Ok(true)
+        }
         Invocation::List => {
             for step in steps::all(workspace) {
                 say(format_args!("{:<16} {}\n{:<16} {}", step.name, step.about, "", step.rerun()));
