@@ -29,7 +29,7 @@ impl Progress {
 
     /// Moves the bar.
     pub(crate) fn at(&self, events: u64) {
-        if events % 64 == 0 {
+        if events.is_multiple_of(64) {
             self.bar.set_position(events);
         }
     }
