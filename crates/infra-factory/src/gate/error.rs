@@ -11,7 +11,7 @@ use super::sink::SinkError;
 #[non_exhaustive]
 pub enum GateError {
     /// A limit, a missing figure or the kill switch says no; every check is in the decision.
-    #[error("order refused: {}", summary(.0))]
+    #[error("order refused: {}", .0.reason())]
     Refused(Box<Decision>),
     /// The kill switch forbids it.
     #[error("order {order} refused: trading is {state}")]
@@ -71,16 +71,6 @@ pub enum GateError {
         /// What was seen.
         reason: String,
     },
-}
-
-fn summary(decision: &Decision) -> String {
-    let failed: Vec<String> = decision
-        .checks
-        .iter()
-        .filter(|c| !c.passed)
-        .map(|c| format!("{} ({} of {})", c.code, c.value, c.limit))
-        .collect();
-    failed.join(", ")
 }
 
 impl GateError {
