@@ -17,6 +17,9 @@ pub enum BackendError {
     /// Another process held the write lock longer than the busy timeout. Nothing changed.
     #[error("the database is busy: another process held its write lock for too long; try again")]
     Busy,
+    /// A batch that shared the commit failed so badly that the database took all of them back. Nothing changed.
+    #[error("the database rolled back because of another batch; nothing was written: try again")]
+    RolledBack,
     /// No space is left. Nothing changed.
     #[error("the disk is full: free some space; nothing was written")]
     Full,
@@ -69,7 +72,7 @@ impl BackendError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Busy => ErrorKind::Transient,
+            Self::Busy | Self::RolledBack => ErrorKind::Transient,
             Self::Open { .. } | Self::Full | Self::ReadOnly | Self::Closed => ErrorKind::Unavailable,
             Self::Corrupt { .. } => ErrorKind::Corrupt,
             Self::NewerSchema { .. } | Self::ChangedMigration { .. } | Self::Other { .. } => ErrorKind::Permanent,

@@ -105,3 +105,45 @@ async fn closing_finishes_then_refuses() {
     assert!(matches!(insert(&db, 2, false).await, Err(BackendError::Closed)));
     assert_eq!(count(&open(&dir)).await, 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_told_and_what_was_answered_is_there() {
+    let dir = tempfile::tempdir().expect("it works");
+    let db = open(&dir);
+    db.ready(&V2).await.expect("it works");
+    let limit = |pages: i64| {
+        let db = db.clone();
+        async move {
+            db.write::<_, BackendError, _>(move |c| Ok(c.pragma_update(None, "max_page_count", pages)?))
+                .await
+                .expect("set")
+        }
+    };
+    limit(30).await;
+    let tasks: Vec<_> = (0..200)
+        .map(|_| {
+            let db = db.clone();
+            tokio::spawn(async move {
+                db.write::<_, BackendError, _>(|c| {
+                    c.execute("INSERT INTO state_t (n, m) VALUES (1, zeroblob(3000))", [])?;
+                    Ok(())
+                })
+                .await
+            })
+        })
+        .collect();
+    let mut answered = 0;
+    let mut full = 0;
+    for task in tasks {
+        match task.await.expect("it works") {
+            Ok(()) => answered += 1,
+            Err(BackendError::Full) => full += 1,
+            Err(e) => assert!(matches!(e, BackendError::RolledBack), "{e}"),
+        }
+    }
+    assert!(full > 0);
+    assert_eq!(count(&db).await, answered);
+    limit(1_000).await;
+    insert(&db, 1, false).await.expect("there is room again");
+    assert_eq!(count(&db).await, answered + 1);
+}

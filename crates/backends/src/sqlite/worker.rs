@@ -157,6 +157,10 @@ fn run_group(conn: &Connection, writes: bool, group: &mut [Box<dyn Job>]) -> Res
             }
             let keep = job.run(conn);
             kept |= keep;
+            if conn.is_autocommit() {
+                // SQLite ends the whole transaction by itself where it must (a full disk, an I/O error).
+                return Err(BackendError::RolledBack);
+            }
             if !alone {
                 if !keep {
                     sql("ROLLBACK TO job")?;
