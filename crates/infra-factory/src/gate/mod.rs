@@ -16,7 +16,13 @@ mod rows;
 mod sink;
 mod tokens;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use infra_emergency::{EmergencyController, Stance};
 use infra_latency_monitor::Recorder;
@@ -90,6 +96,8 @@ pub struct OrderGate {
     orders: OrderLedger,
     rows: Rows,
     tokens: Tokens,
+    /// A reply of the ledger was lost, so what risk remembers may be older than what the ledger holds.
+    risk_is_behind: AtomicBool,
 }
 
 impl std::fmt::Debug for OrderGate {
@@ -104,7 +112,7 @@ impl OrderGate {
     pub fn new(parts: GateParts, config: GateConfig) -> Self {
         let orders = OrderLedger::new(Arc::clone(&parts.ledger), parts.namespace.clone(), &parts.bot);
         let rows = Rows::new(parts.bot.clone());
-        Self { parts, config, orders, rows, tokens: Tokens::default() }
+        Self { parts, config, orders, rows, tokens: Tokens::default(), risk_is_behind: AtomicBool::new(false) }
     }
 
     /// Asks for an order to be allowed: kill switch, limits, reservation and a durable record, in this order.
@@ -140,6 +148,7 @@ impl OrderGate {
     }
 
     async fn decide(&self, order: Order, ops: Vec<Op>) -> Result<Approved<Order>, GateError> {
+        self.catch_up().await?;
         self.sweep().await?;
         let stance = match self.parts.emergency.stance() {
             Stance::Open => infra_risk_engine::Stance::Open,
@@ -185,10 +194,29 @@ impl OrderGate {
             Err(RiskError::Caller { source, .. }) => Err(GateError::Store(source)),
             Err(RiskError::Contended { .. }) => Err(GateError::Contended),
             Err(lost) if lost.kind() == ErrorKind::Ambiguous => {
+                self.fell_behind().await;
                 self.find_out(&wanted.id, approval_id, approved_at, GateError::Risk(lost)).await
             }
             Err(other) => Err(GateError::Risk(other)),
         }
+    }
+
+    /// The reply to a write was lost: positions and counters are read anew, now or before the next decision or report.
+    async fn fell_behind(&self) {
+        self.risk_is_behind.store(true, Ordering::Release);
+        if let Err(e) = self.catch_up().await {
+            tracing::warn!(error = %e, "positions cannot be read anew yet; before the next order they are");
+        }
+    }
+
+    async fn catch_up(&self) -> Result<(), GateError> {
+        if self.risk_is_behind.swap(false, Ordering::AcqRel)
+            && let Err(e) = self.parts.risk.restore().await
+        {
+            self.risk_is_behind.store(true, Ordering::Release);
+            return Err(GateError::Risk(e));
+        }
+        Ok(())
     }
 
     fn record(&self, approval: &Approval, approval_id: CorrelationId, at: infra_types::Timestamp) -> Record {

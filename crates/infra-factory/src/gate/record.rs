@@ -132,3 +132,88 @@ impl OrderRecord {
         Step::Fills { next, fill: fill.clone(), is_last }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use infra_risk_engine::{LimitValue, Quote, RiskEngine, RiskLimits, Stance};
+    use infra_state_store::{Limits, MemoryStateStore};
+    use infra_types::{Clock, Decimal, InstrumentSpec, ManualClock, Money, Namespace, Side};
+
+    use super::*;
+
+    /// A record whose ids are as long as ids can be.
+    async fn longest() -> OrderRecord {
+        let long = |c: &str| c.repeat(64);
+        let instrument: infra_types::InstrumentId = format!("{}/{}", long("v"), long("s")).parse().unwrap();
+        let (base, quote): (infra_types::Currency, infra_types::Currency) =
+            ("BTC".parse().unwrap(), "USDT".parse().unwrap());
+        let clock = std::sync::Arc::new(ManualClock::default());
+        let store = std::sync::Arc::new(MemoryStateStore::new(clock.clone()));
+        let all = Some(LimitValue::Amount(Decimal::from(1_000_000)));
+        let limits = RiskLimits {
+            firm_currency: Some(quote.clone()),
+            reference_age_max: Some(std::time::Duration::from_secs(5)),
+            order_qty_max: Some(Decimal::from(1_000_000)),
+            order_notional_max: Some(Decimal::from(1_000_000)),
+            exposure_account_max: all,
+            exposure_firm_max: all,
+            position_notional_max: all,
+            open_positions_max: Some(1),
+            daily_loss_max: all,
+            drawdown_max: all,
+            ..RiskLimits::default()
+        };
+        let engine = RiskEngine::new(store, Namespace::new("ledger").unwrap(), clock.clone(), limits).unwrap();
+        let account: infra_types::AccountId = long("a").parse().unwrap();
+        engine.open_account(account.clone(), quote.clone(), Decimal::from(1_000_000)).await.unwrap();
+        let spec = InstrumentSpec {
+            id: instrument.clone(),
+            base,
+            quote,
+            tick_size: Decimal::new(1, 2),
+            lot_size: Decimal::new(1, 3),
+            qty_min: Qty::ZERO,
+            qty_max: "100000".parse().unwrap(),
+            notional_min: Decimal::ONE,
+            maker_fee_rate: Decimal::ZERO,
+            taker_fee_rate: Decimal::ZERO,
+        };
+        engine.register_instrument(spec).unwrap();
+        let quote = Quote { bid: "1".parse().unwrap(), ask: "1".parse().unwrap(), at: clock.wall() };
+        engine.update_market(&instrument, quote).unwrap();
+        let (id, strategy) = (long("o").parse().unwrap(), long("t").parse().unwrap());
+        let (qty, price) = ("90000".parse().unwrap(), "1".parse().unwrap());
+        let order = Order::limit(id, account, strategy, instrument, Side::Buy, qty, price);
+        let approval = engine.check_and_reserve(order, Stance::Open, &|_| vec![]).await.unwrap();
+        OrderRecord::new(approval.order, CorrelationId::generate(), approval.reservation, clock.wall())
+    }
+
+    fn report(record: &OrderRecord, n: usize, kind: ExecutionKind) -> Execution {
+        Execution {
+            id: format!("{n:0>64}").parse().unwrap(),
+            order: record.order.id.clone(),
+            at: record.approved_at,
+            kind,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_full_record_fits_into_a_value_and_can_still_end() {
+        let mut record = longest().await;
+        let longest = Decimal::from_i128_with_scale(79_228_162_514_264_337_593_543_950_335, 28);
+        let fee = Money::new(-longest, "USDT".parse().unwrap());
+        let fill = Fill { qty: longest.try_into().unwrap(), price: longest.try_into().unwrap(), fee, is_maker: false };
+        for n in 0..EXECUTIONS_MAX - 1 {
+            record.executions.push(report(&record, n, ExecutionKind::Filled(fill.clone())));
+        }
+        let one = Fill { qty: "0.001".parse().unwrap(), price: "1".parse().unwrap(), ..fill };
+        let next = |n| report(&record, n, ExecutionKind::Filled(one.clone()));
+        let Step::Fills { next: full, .. } = record.step(&next(EXECUTIONS_MAX)) else { panic!("it has room") };
+        assert!(matches!(full.step(&next(EXECUTIONS_MAX + 1)), Step::TooMany));
+        let Step::Ends(full) = full.step(&report(&full, EXECUTIONS_MAX + 2, ExecutionKind::Cancelled)) else {
+            panic!("it must end")
+        };
+        let bytes = serde_json::to_vec(&full).unwrap().len();
+        assert!(bytes < Limits::default().value_bytes_max * 9 / 10, "{bytes} bytes");
+    }
+}

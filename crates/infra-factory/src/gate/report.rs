@@ -2,7 +2,7 @@
 
 use infra_risk_engine::{Outcome, RiskError, Settled};
 use infra_state_store::{Batch, Op, StoreError};
-use infra_types::{CorrelationId, Decimal, Execution, OrderId, OrderStatus};
+use infra_types::{CorrelationId, Decimal, ErrorKind, Execution, OrderId, OrderStatus};
 
 use super::{
     GateError, OrderGate, error_at_caller,
@@ -58,6 +58,7 @@ impl OrderGate {
     }
 
     async fn count(&self, execution: &Execution, ops: &[Op]) -> Result<Reported, GateError> {
+        self.catch_up().await?;
         for _ in 0..TRIES_MAX {
             let stored = self.orders.load(&execution.order).await?;
             let stored = stored.ok_or_else(|| GateError::UnknownOrder { order: execution.order.clone() })?;
@@ -156,6 +157,10 @@ impl OrderGate {
                     }
                     Err(RiskError::Caller { source, .. }) => return Err(GateError::Store(source)),
                     Err(RiskError::Contended { .. }) => return Err(GateError::Contended),
+                    Err(lost) if lost.kind() == ErrorKind::Ambiguous => {
+                        self.fell_behind().await;
+                        return Err(GateError::Risk(lost));
+                    }
                     Err(other) => return Err(GateError::Risk(other)),
                 }
             }

@@ -32,7 +32,8 @@ impl Rows {
             ("account".to_owned(), order.account.to_string()),
         ]);
         AuditRow {
-            id,
+            // Order ids are unique for each bot, and bots may share an audit log.
+            id: format!("{}.{id}", self.bot),
             kind: kind.to_owned(),
             at,
             user: order.user.clone(),
@@ -47,14 +48,14 @@ impl Rows {
 
     pub(super) fn approved(&self, record: &OrderRecord, decision: &Decision) -> Vec<Op> {
         let order = &record.order;
-        let mut row = self.row(format!("approve.{}", order.id), "ORDER_APPROVED", "approve", order, record.approved_at);
+        let mut row = self.row(format!("{}.approve", order.id), "ORDER_APPROVED", "approve", order, record.approved_at);
         row.details.insert("checks".into(), decision.checks.len().to_string());
         vec![self.outbox.audit(&row)]
     }
 
     pub(super) fn refused(&self, order: &Order, refusal: &GateError, at: Timestamp) -> Vec<Op> {
         // An id may be refused and used again, in a replay at the same time too: each refusal is a row of its own.
-        let id = format!("refuse.{}.{:032x}", order.id, infra_types::CorrelationId::generate().as_u128());
+        let id = format!("{}.{:032x}.refuse", order.id, infra_types::CorrelationId::generate().as_u128());
         let mut row = self.row(id, "RISK_ALERT", "refuse", order, at);
         row.details.insert("code".into(), refusal.code().into());
         row.details.insert("reason".into(), refusal.to_string());
@@ -69,7 +70,7 @@ impl Rows {
         at: Timestamp,
     ) -> Vec<Op> {
         let Some(execution) = execution else {
-            let id = format!("discard.{}", next.order.id);
+            let id = format!("{}.discard", next.order.id);
             return vec![self.outbox.audit(&self.row(id, "ORDER_DISCARDED", "discard", &next.order, at))];
         };
         let (kind, action) = match &execution.kind {

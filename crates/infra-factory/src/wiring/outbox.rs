@@ -76,7 +76,7 @@ impl Outbox {
     pub(crate) fn execution(&self, what: &str, instrument: &InstrumentId, execution: &Execution) -> Op {
         let topic = Topic::new(format!("{what}:{}", instrument.symbol)).expect("a valid topic");
         let data = serde_json::to_vec(execution).expect("an execution serialises");
-        let id = event_id(&format!("{}.{}.{what}", execution.order, execution.id));
+        let id = event_id(&format!("{}.{}.{}.{what}", self.bot, execution.order, execution.id));
         let envelope = Envelope::new(topic, format!("{what}.v1"), execution.at, data)
             .with_id(id)
             .with_key(instrument.to_string())

@@ -1,0 +1,9 @@
+//! What the gate's tests share: a store that fails on command, a venue with a script, and a small world around a gate.
+
+mod store;
+mod venue;
+mod world;
+
+pub use store::Fault;
+pub use venue::{Answer, Venue, ack, cancelled, expired, fill, fill_with_fee};
+pub use world::{World, assert_flat, dec, limits, order, patient_gate};

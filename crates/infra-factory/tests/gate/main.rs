@@ -1,0 +1,12 @@
+//! The order gate under attack: lost replies, doubled reports, halts in between, and death at every write.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod approve;
+mod crash;
+mod halt;
+mod lost;
+mod place;
+mod reconcile;
+mod report;
