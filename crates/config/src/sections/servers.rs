@@ -131,7 +131,13 @@ impl PostgresSection {
     pub fn url(&self) -> Secret<String> {
         let login = login(&self.user, self.password.as_ref());
         let (host, db, tls) = (bracketed(&self.host), escape(&self.db), self.tls.as_str());
-        let mut url = format!("postgres://{login}{host}:{}/{db}?sslmode={tls}", self.port);
+        // A path of one or two dots means something else in an address; libpq's parameter says the same without a path.
+        let (path, parameter) = if matches!(db.as_str(), "." | "..") {
+            (String::new(), format!("&dbname={db}"))
+        } else {
+            (db, String::new())
+        };
+        let mut url = format!("postgres://{login}{host}:{}/{path}?sslmode={tls}{parameter}", self.port);
         for (key, value) in &self.params {
             url.push_str(&format!("&{}={}", escape(key), escape(value.expose())));
         }
