@@ -11,7 +11,7 @@ use infra_emergency::EmergencyController;
 use infra_event_bus::EventBus;
 use infra_latency_monitor::LatencyMonitor;
 use infra_risk_engine::RiskEngine;
-use infra_state_store::StateStore;
+use infra_state_store::{OutboxRow, StateStore};
 use infra_types::{BotId, Health, Namespace};
 
 pub use self::build::InfrastructureBuilder;
@@ -208,6 +208,20 @@ impl Infrastructure {
     /// Dropping the future may publish events again later, under the same ids.
     pub async fn relay_events(&self) -> Result<u64, FactoryError> {
         self.events_relay.flush().await
+    }
+
+    /// The oldest rows of the outboxes that bus or audit log refused for good (too large, an id used for something else): put aside
+    /// here so that they hold up nothing, each told in the log as an error. Empty unless a row was composed wrongly.
+    ///
+    /// # Errors
+    /// What the store says.
+    ///
+    /// # Cancel safety
+    /// Reads change nothing.
+    pub async fn refused_rows(&self) -> Result<Vec<OutboxRow>, FactoryError> {
+        let mut rows = self.events_relay.refused().await?;
+        rows.extend(self.audit_relay.refused().await?);
+        Ok(rows)
     }
 
     /// Wakes both relays, without waiting for them.

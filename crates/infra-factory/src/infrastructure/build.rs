@@ -6,6 +6,7 @@ use infra_config::{Backend, Config};
 use infra_emergency::EmergencyController;
 use infra_latency_monitor::{LatencyConfig, LatencyMonitor, MemoryLatencyMonitor};
 use infra_risk_engine::{RiskEngine, RiskLimits};
+use infra_state_store::Key;
 use infra_types::{Clock, Currency, SystemClock};
 
 use super::{
@@ -119,11 +120,14 @@ impl InfrastructureBuilder {
         let gate = Arc::new(OrderGate::new(parts, gate));
 
         let outbox = Outbox::of(&bot);
-        let relay = |queue: &infra_state_store::Key, carrier| {
-            Relay::new(Arc::clone(&places.ledger), ledger.clone(), queue.clone(), carrier, Arc::clone(&system))
+        let relay = |queue: &Key, refused: &Key, carrier| {
+            let (queue, refused) = (queue.clone(), refused.clone());
+            Relay::new(Arc::clone(&places.ledger), ledger.clone(), queue, refused, carrier, Arc::clone(&system))
         };
-        let events_relay = relay(outbox.events_queue(), Box::new(ToBus(Arc::clone(&places.events))) as _);
-        let audit_relay = relay(outbox.audit_queue(), Box::new(ToAudit(Arc::clone(&places.audit))) as _);
+        let [events_refused, audit_refused] = outbox.refused_queues();
+        let (to_bus, to_audit) = (ToBus(Arc::clone(&places.events)), ToAudit(Arc::clone(&places.audit)));
+        let events_relay = relay(outbox.events_queue(), events_refused, Box::new(to_bus) as _);
+        let audit_relay = relay(outbox.audit_queue(), audit_refused, Box::new(to_audit) as _);
         // Nothing may fail any more once tasks run.
         let anchor = Anchor::new(&config, places.is_on_disk())?;
         let tasks = [&events_relay, &audit_relay].map(|r| tokio::spawn(Arc::clone(r).run())).into();

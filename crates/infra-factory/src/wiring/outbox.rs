@@ -37,6 +37,8 @@ pub struct Outbox {
     bot: BotId,
     events: Key,
     audit: Key,
+    events_refused: Key,
+    audit_refused: Key,
 }
 
 impl Outbox {
@@ -45,11 +47,21 @@ impl Outbox {
     #[expect(clippy::expect_used, reason = "a fixed word and a checked id form a valid key")]
     pub fn of(bot: &BotId) -> Self {
         let key = |what: &str| Key::record(format!("outbox/{what}/{bot}")).expect("a valid key");
-        Self { bot: bot.clone(), events: key("events"), audit: key("audit") }
+        Self {
+            bot: bot.clone(),
+            events: key("events"),
+            audit: key("audit"),
+            events_refused: key("events_refused"),
+            audit_refused: key("audit_refused"),
+        }
     }
 
     pub(crate) fn events_queue(&self) -> &Key {
         &self.events
+    }
+
+    pub(crate) fn refused_queues(&self) -> [&Key; 2] {
+        [&self.events_refused, &self.audit_refused]
     }
 
     pub(crate) fn audit_queue(&self) -> &Key {

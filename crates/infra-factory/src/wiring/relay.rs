@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use infra_audit_log::{AuditEvent, AuditKind, AuditLog, Fields};
 use infra_event_bus::EventBus;
 use infra_state_store::{Batch, Key, Op, OutboxRow, StateStore};
-use infra_types::{AuditContext, Clock, Envelope, Namespace};
+use infra_types::{AuditContext, Clock, Envelope, ErrorKind, Namespace};
 use tokio::sync::{Mutex, Notify};
 
 use super::outbox::AuditRow;
@@ -18,11 +18,23 @@ const ROWS_MAX: usize = 256;
 /// How long a row may wait when nobody wakes the relay.
 const POLL: Duration = Duration::from_millis(100);
 
+/// A row that can never be carried, by its place among the rows.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) index: usize,
+    pub(crate) reason: String,
+}
+
 /// Where the rows of a queue go.
 #[async_trait]
 pub(crate) trait Carrier: Send + Sync {
-    /// Takes all of `rows` durably, or answers why not; the same rows may come again.
-    async fn carry(&self, rows: &[OutboxRow]) -> Result<(), String>;
+    /// Takes `rows` durably, but for those that can never be taken, or answers why not now; the same rows may come again.
+    async fn carry(&self, rows: &[OutboxRow]) -> Result<Vec<Refused>, String>;
+}
+
+/// Whether trying again can never help.
+fn is_final(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::Invalid | ErrorKind::Conflict)
 }
 
 /// Publishes envelopes.
@@ -30,10 +42,26 @@ pub(crate) struct ToBus(pub(crate) Arc<dyn EventBus>);
 
 #[async_trait]
 impl Carrier for ToBus {
-    async fn carry(&self, rows: &[OutboxRow]) -> Result<(), String> {
-        let envelopes: Result<Vec<Envelope>, _> = rows.iter().map(|r| serde_json::from_slice(&r.payload)).collect();
-        let answers = self.0.publish_batch(envelopes.map_err(|e| format!("a damaged outbox row: {e}"))?).await;
-        answers.into_iter().find_map(Result::err).map_or(Ok(()), |e| Err(e.to_string()))
+    async fn carry(&self, rows: &[OutboxRow]) -> Result<Vec<Refused>, String> {
+        let mut refused = Vec::new();
+        let (mut envelopes, mut places) = (Vec::new(), Vec::new());
+        for (index, row) in rows.iter().enumerate() {
+            match serde_json::from_slice::<Envelope>(&row.payload) {
+                Ok(envelope) => {
+                    envelopes.push(envelope);
+                    places.push(index);
+                }
+                Err(e) => refused.push(Refused { index, reason: format!("a damaged row: {e}") }),
+            }
+        }
+        for (answer, index) in self.0.publish_batch(envelopes).await.into_iter().zip(places) {
+            match answer {
+                Ok(_) => {}
+                Err(e) if is_final(e.kind()) => refused.push(Refused { index, reason: e.to_string() }),
+                Err(e) => return Err(e.to_string()),
+            }
+        }
+        Ok(refused)
     }
 }
 
@@ -42,9 +70,30 @@ pub(crate) struct ToAudit(pub(crate) Arc<dyn AuditLog>);
 
 #[async_trait]
 impl Carrier for ToAudit {
-    async fn carry(&self, rows: &[OutboxRow]) -> Result<(), String> {
-        let events: Result<Vec<AuditEvent>, String> = rows.iter().map(audit_event).collect();
-        self.0.append_batch(events?).await.map(|_| ()).map_err(|e| e.to_string())
+    async fn carry(&self, rows: &[OutboxRow]) -> Result<Vec<Refused>, String> {
+        let mut refused = Vec::new();
+        let mut events = Vec::new();
+        for (index, row) in rows.iter().enumerate() {
+            match audit_event(row) {
+                Ok(event) => events.push((index, event)),
+                Err(reason) => refused.push(Refused { index, reason }),
+            }
+        }
+        match self.0.append_batch(events.iter().map(|(_, event)| event.clone()).collect()).await {
+            Ok(_) => {}
+            // One of them spoils the batch: one by one the others pass.
+            Err(e) if is_final(e.kind()) => {
+                for (index, event) in events {
+                    match self.0.append(event).await {
+                        Ok(_) => {}
+                        Err(e) if is_final(e.kind()) => refused.push(Refused { index, reason: e.to_string() }),
+                        Err(e) => return Err(e.to_string()),
+                    }
+                }
+            }
+            Err(e) => return Err(e.to_string()),
+        }
+        Ok(refused)
     }
 }
 
@@ -70,6 +119,8 @@ pub(crate) struct Relay {
     store: Arc<dyn StateStore>,
     namespace: Namespace,
     queue: Key,
+    /// What can never be carried on is put aside here, so that it does not hold up the rest.
+    refused: Key,
     carrier: Box<dyn Carrier>,
     clock: Arc<dyn Clock>,
     /// One pass at a time, so that rows are handed over in order.
@@ -82,10 +133,11 @@ impl Relay {
         store: Arc<dyn StateStore>,
         namespace: Namespace,
         queue: Key,
+        refused: Key,
         carrier: Box<dyn Carrier>,
         clock: Arc<dyn Clock>,
     ) -> Arc<Self> {
-        Arc::new(Self { store, namespace, queue, carrier, clock, pass: Mutex::default(), wake: Notify::new() })
+        Arc::new(Self { store, namespace, queue, refused, carrier, clock, pass: Mutex::default(), wake: Notify::new() })
     }
 
     /// Hands over every row that is in the queue now; how many there were.
@@ -96,14 +148,25 @@ impl Relay {
             let rows = self.store.outbox_read(&self.namespace, &self.queue, None, ROWS_MAX).await?;
             let Some(last) = rows.last() else { return Ok(carried) };
             let failed = |reason| FactoryError::Relay { queue: self.queue.name().to_owned(), reason };
-            self.carrier.carry(&rows).await.map_err(failed)?;
+            let refused = self.carrier.carry(&rows).await.map_err(failed)?;
+            let mut batch = Batch::new(self.namespace.clone());
+            for Refused { index, reason } in &refused {
+                let Some(OutboxRow { order_key, id, payload, .. }) = rows.get(*index).cloned() else { continue };
+                tracing::error!(queue = self.queue.name(), %id, reason, "a row can never be carried on and is put aside");
+                batch = batch.with(Op::Enqueue { outbox: self.refused.clone(), order_key, id, payload });
+            }
             let forget = Op::Acknowledge { outbox: self.queue.clone(), up_to: last.position };
-            self.store.apply(Batch::new(self.namespace.clone()).with(forget)).await?;
+            self.store.apply(batch.with(forget)).await?;
             carried += rows.len() as u64;
             if rows.len() < ROWS_MAX {
                 return Ok(carried);
             }
         }
+    }
+
+    /// The oldest rows that were put aside because they can never be carried on.
+    pub(crate) async fn refused(&self) -> Result<Vec<OutboxRow>, FactoryError> {
+        Ok(self.store.outbox_read(&self.namespace, &self.refused, None, ROWS_MAX).await?)
     }
 
     /// Says that there is something to carry.
@@ -125,3 +188,6 @@ impl Relay {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
