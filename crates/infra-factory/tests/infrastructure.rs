@@ -1,4 +1,5 @@
 //! Building, and ending, without a file.
+#![expect(clippy::unwrap_used, reason = "a test says by panicking that it failed")]
 
 use std::sync::Arc;
 

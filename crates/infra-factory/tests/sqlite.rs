@@ -1,5 +1,6 @@
 //! One file: what a restart keeps, and what two bots share.
 #![cfg(feature = "sqlite")]
+#![expect(clippy::unwrap_used, reason = "a test says by panicking that it failed")]
 
 use std::path::Path;
 

@@ -4,6 +4,6 @@ mod store;
 mod venue;
 mod world;
 
-pub use store::Fault;
-pub use venue::{Answer, Venue, ack, cancelled, expired, fill, fill_with_fee};
-pub use world::{World, assert_flat, dec, limits, order, patient_gate};
+pub(crate) use store::Fault;
+pub(crate) use venue::{Answer, Venue, ack, cancelled, expired, fill, fill_with_fee};
+pub(crate) use world::{World, assert_flat, dec, limits, order, patient_gate};

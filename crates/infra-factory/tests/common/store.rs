@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 /// What happens at the chosen write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// It is refused and did not happen.
     Fails,
     /// Its reply is lost; it did not happen.
@@ -27,9 +27,10 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Self; 5] = [Self::Fails, Self::LostAbsent, Self::LostApplied, Self::DiesBefore, Self::DiesAfter];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Fails, Self::LostAbsent, Self::LostApplied, Self::DiesBefore, Self::DiesAfter];
 
-    pub fn is_death(self) -> bool {
+    pub(crate) fn is_death(self) -> bool {
         matches!(self, Self::DiesBefore | Self::DiesAfter)
     }
 }
@@ -46,7 +47,7 @@ struct Plan {
 
 /// Decorates a store; a dead one refuses everything.
 #[derive(Debug)]
-pub struct FaultyStore {
+pub(crate) struct FaultyStore {
     inner: Arc<dyn StateStore>,
     plan: Mutex<Plan>,
 }
@@ -60,33 +61,33 @@ fn lost() -> StoreError {
 }
 
 impl FaultyStore {
-    pub fn new(inner: Arc<dyn StateStore>) -> Arc<Self> {
+    pub(crate) fn new(inner: Arc<dyn StateStore>) -> Arc<Self> {
         Arc::new(Self { inner, plan: Mutex::default() })
     }
 
     /// What it decorates: what another process would see.
-    pub fn inner(&self) -> &Arc<dyn StateStore> {
+    pub(crate) fn inner(&self) -> &Arc<dyn StateStore> {
         &self.inner
     }
 
     /// The `nth` write from now on, counted from 1, meets `fault`.
-    pub fn arm(&self, nth: u64, fault: Fault) {
+    pub(crate) fn arm(&self, nth: u64, fault: Fault) {
         *self.plan.lock() = Plan { fault: Some((nth, fault)), ..Plan::default() };
     }
 
     /// Fails every read and write (or no longer).
-    pub fn cut(&self, is_cut: bool) {
+    pub(crate) fn cut(&self, is_cut: bool) {
         let mut plan = self.plan.lock();
         (plan.is_dead, plan.reads_fail) = (is_cut, is_cut);
     }
 
     /// After the armed fault, reads fail until `cut(false)`.
-    pub fn fail_reads(&self) {
+    pub(crate) fn fail_reads(&self) {
         self.plan.lock().reads_fail = true;
     }
 
     /// Whether the armed fault happened.
-    pub fn has_struck(&self) -> bool {
+    pub(crate) fn has_struck(&self) -> bool {
         let plan = self.plan.lock();
         plan.fault.is_none_or(|(nth, _)| plan.applies >= nth)
     }

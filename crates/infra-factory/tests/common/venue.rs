@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 /// How the venue answers one placement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
+pub(crate) enum Answer {
     /// It arrives and is acknowledged.
     Acks,
     /// It arrives; the reply is lost.
@@ -40,54 +40,54 @@ struct State {
 
 /// Placements meet the queue of answers, then acknowledgements.
 #[derive(Debug, Default)]
-pub struct Venue(Mutex<State>);
+pub(crate) struct Venue(Mutex<State>);
 
 impl Venue {
-    pub fn answering(answers: impl IntoIterator<Item = Answer>) -> Self {
+    pub(crate) fn answering(answers: impl IntoIterator<Item = Answer>) -> Self {
         let venue = Self::default();
         venue.0.lock().answers = answers.into_iter().collect();
         venue
     }
 
     /// What `order` meets at the venue: after its acknowledgement come `executions`, at once.
-    pub fn fate(&self, order: &str, executions: Vec<Execution>) {
+    pub(crate) fn fate(&self, order: &str, executions: Vec<Execution>) {
         self.0.lock().fates.insert(order.parse().unwrap(), executions);
     }
 
     /// Something happens to an order that is at the venue.
-    pub fn happens(&self, execution: Execution) {
+    pub(crate) fn happens(&self, execution: Execution) {
         self.0.lock().truth.get_mut(&execution.order).expect("it is at the venue").push(execution);
     }
 
     /// The next `n` questions are not answered.
-    pub fn fail_queries(&self, n: u32) {
+    pub(crate) fn fail_queries(&self, n: u32) {
         self.0.lock().queries_fail = n;
     }
 
-    pub fn fail_cancels(&self, n: u32) {
+    pub(crate) fn fail_cancels(&self, n: u32) {
         self.0.lock().cancels_fail = n;
     }
 
     /// Everything that the venue says about an order.
-    pub fn truth(&self, order: &OrderId) -> Vec<Execution> {
+    pub(crate) fn truth(&self, order: &OrderId) -> Vec<Execution> {
         self.0.lock().truth.get(order).cloned().unwrap_or_default()
     }
 
     /// What arrived, in order; an order that arrived twice stands there twice.
-    pub fn arrivals(&self) -> Vec<Order> {
+    pub(crate) fn arrivals(&self) -> Vec<Order> {
         self.0.lock().arrivals.clone()
     }
 
     /// Every call of `place`: which order, which attempt.
-    pub fn attempts(&self) -> Vec<(OrderId, u32)> {
+    pub(crate) fn attempts(&self) -> Vec<(OrderId, u32)> {
         self.0.lock().attempts.clone()
     }
 
-    pub fn queries(&self) -> u32 {
+    pub(crate) fn queries(&self) -> u32 {
         self.0.lock().queries
     }
 
-    pub fn cancels(&self) -> Vec<OrderId> {
+    pub(crate) fn cancels(&self) -> Vec<OrderId> {
         self.0.lock().cancels.clone()
     }
 }
@@ -156,7 +156,7 @@ fn execution(id: String, order: &str, kind: ExecutionKind) -> Execution {
     }
 }
 
-pub fn ack(order: &str) -> Execution {
+pub(crate) fn ack(order: &str) -> Execution {
     let venue_order_id = format!("v-{order}");
     execution(
         format!("venue.{}", &order[order.len().saturating_sub(58)..]),
@@ -165,20 +165,20 @@ pub fn ack(order: &str) -> Execution {
     )
 }
 
-pub fn fill(id: &str, order: &str, qty: &str, price: &str) -> Execution {
+pub(crate) fn fill(id: &str, order: &str, qty: &str, price: &str) -> Execution {
     fill_with_fee(id, order, qty, price, "0")
 }
 
-pub fn fill_with_fee(id: &str, order: &str, qty: &str, price: &str, fee: &str) -> Execution {
+pub(crate) fn fill_with_fee(id: &str, order: &str, qty: &str, price: &str, fee: &str) -> Execution {
     let fee = Money::new(fee.parse().unwrap(), "USDT".parse().unwrap());
     let fill = Fill { qty: qty.parse().unwrap(), price: price.parse().unwrap(), fee, is_maker: false };
     execution(id.to_owned(), order, ExecutionKind::Filled(fill))
 }
 
-pub fn cancelled(order: &str) -> Execution {
+pub(crate) fn cancelled(order: &str) -> Execution {
     execution(format!("cancel.{order}"), order, ExecutionKind::Cancelled)
 }
 
-pub fn expired(order: &str) -> Execution {
+pub(crate) fn expired(order: &str) -> Execution {
     execution(format!("expire.{order}"), order, ExecutionKind::Expired)
 }

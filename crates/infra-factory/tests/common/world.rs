@@ -36,11 +36,11 @@ impl Clock for SleepMoves {
     }
 }
 
-pub fn dec(text: &str) -> Decimal {
+pub(crate) fn dec(text: &str) -> Decimal {
     text.parse().unwrap()
 }
 
-pub fn spec() -> InstrumentSpec {
+pub(crate) fn spec() -> InstrumentSpec {
     InstrumentSpec {
         id: "sim/BTCUSDT".parse().unwrap(),
         base: "BTC".parse().unwrap(),
@@ -55,7 +55,7 @@ pub fn spec() -> InstrumentSpec {
     }
 }
 
-pub fn limits() -> RiskLimits {
+pub(crate) fn limits() -> RiskLimits {
     let amount = |text| Some(LimitValue::Amount(dec(text)));
     RiskLimits {
         firm_currency: Some("USDT".parse().unwrap()),
@@ -73,40 +73,40 @@ pub fn limits() -> RiskLimits {
 }
 
 /// The gate's defaults; a sleeping clock makes its pauses instant.
-pub fn patient_gate() -> GateConfig {
+pub(crate) fn patient_gate() -> GateConfig {
     GateConfig::default()
 }
 
-pub fn order(id: &str, side: Side, qty: &str, price: &str) -> Order {
+pub(crate) fn order(id: &str, side: Side, qty: &str, price: &str) -> Order {
     let (account, strategy) = ("main".parse().unwrap(), "test".parse().unwrap());
     Order::limit(id.parse().unwrap(), account, strategy, spec().id, side, qty.parse().unwrap(), price.parse().unwrap())
 }
 
-pub struct World {
+pub(crate) struct World {
     /// Moves decisions, quotes and the kill switch's lease alike.
-    pub clock: ManualClock,
-    pub store: Arc<FaultyStore>,
-    pub namespace: Namespace,
-    pub risk: Arc<RiskEngine>,
-    pub emergency: Arc<EmergencyController>,
-    pub gate: Arc<OrderGate>,
+    pub(crate) clock: ManualClock,
+    pub(crate) store: Arc<FaultyStore>,
+    pub(crate) namespace: Namespace,
+    pub(crate) risk: Arc<RiskEngine>,
+    pub(crate) emergency: Arc<EmergencyController>,
+    pub(crate) gate: Arc<OrderGate>,
     limits: RiskLimits,
     config: GateConfig,
 }
 
 impl World {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with(limits(), patient_gate()).await
     }
 
-    pub async fn with(limits: RiskLimits, config: GateConfig) -> Self {
+    pub(crate) async fn with(limits: RiskLimits, config: GateConfig) -> Self {
         let clock = ManualClock::default();
         let store = Arc::new(MemoryStateStore::new(Arc::new(clock.clone())));
         Self::on(store, clock, limits, config).await
     }
 
     /// As after a crash: nothing is left but the store.
-    pub async fn rebuild(&self) -> Self {
+    pub(crate) async fn rebuild(&self) -> Self {
         let store = Arc::clone(self.store.inner());
         Self::on(store, self.clock.clone(), self.limits.clone(), self.config.clone()).await
     }
@@ -144,61 +144,61 @@ impl World {
         world
     }
 
-    pub fn quote(&self, bid: &str, ask: &str) {
+    pub(crate) fn quote(&self, bid: &str, ask: &str) {
         let quote = Quote { bid: bid.parse().unwrap(), ask: ask.parse().unwrap(), at: self.clock.wall() };
         self.risk.update_market(&spec().id, quote).unwrap();
     }
 
-    pub async fn buy(&self, id: &str, qty: &str) -> Result<Approved<Order>, GateError> {
+    pub(crate) async fn buy(&self, id: &str, qty: &str) -> Result<Approved<Order>, GateError> {
         self.gate.approve(order(id, Side::Buy, qty, "100")).await
     }
 
-    pub async fn sell(&self, id: &str, qty: &str) -> Result<Approved<Order>, GateError> {
+    pub(crate) async fn sell(&self, id: &str, qty: &str) -> Result<Approved<Order>, GateError> {
         self.gate.approve(order(id, Side::Sell, qty, "100")).await
     }
 
-    pub async fn report(&self, execution: Execution) -> Reported {
+    pub(crate) async fn report(&self, execution: Execution) -> Reported {
         self.gate.report(execution).await.unwrap()
     }
 
     /// Buys and fills, so that there is a position.
-    pub async fn hold(&self, id: &str, qty: &str) {
+    pub(crate) async fn hold(&self, id: &str, qty: &str) {
         let venue = Venue::default();
         let approved = self.buy(id, qty).await.unwrap();
         assert!(matches!(self.gate.place(approved, &venue).await.unwrap(), Placed::AtVenue(_)));
         self.report(super::fill(&format!("{id}-fill"), id, qty, "100")).await;
     }
 
-    pub async fn status(&self, id: &str) -> Option<OrderStatus> {
+    pub(crate) async fn status(&self, id: &str) -> Option<OrderStatus> {
         self.gate.order(&id.parse().unwrap()).await.unwrap().map(|record| record.status)
     }
 
-    pub fn position(&self) -> Decimal {
+    pub(crate) fn position(&self) -> Decimal {
         let (account, instrument) = ("main".parse().unwrap(), spec().id);
         self.risk.position(&account, &instrument).map_or(Decimal::ZERO, |p| p.qty)
     }
 
     /// Every counter that is not zero, as the store has it.
-    pub async fn used(&self) -> BTreeMap<String, Decimal> {
+    pub(crate) async fn used(&self) -> BTreeMap<String, Decimal> {
         let used = self.risk.used().await.unwrap();
         used.into_iter().filter(|(_, v)| !v.is_zero()).map(|(k, v)| (k, v.normalize())).collect()
     }
 
     /// The audit rows that wait, oldest first.
-    pub async fn rows(&self) -> Vec<AuditRow> {
+    pub(crate) async fn rows(&self) -> Vec<AuditRow> {
         let queue = Key::record("outbox/audit/bot-1").unwrap();
         let rows = self.store.inner().outbox_read(&self.namespace, &queue, None, 1_000).await.unwrap();
         rows.iter().map(|row| serde_json::from_slice(&row.payload).unwrap()).collect()
     }
 
     /// What was done, in order, as the audit rows say it.
-    pub async fn actions(&self) -> Vec<String> {
+    pub(crate) async fn actions(&self) -> Vec<String> {
         self.rows().await.into_iter().map(|row| row.action).collect()
     }
 }
 
 /// Nothing is held and nothing is counted.
-pub async fn assert_flat(world: &World) {
+pub(crate) async fn assert_flat(world: &World) {
     assert_eq!(world.used().await, BTreeMap::new());
     assert!(world.gate.open_orders().await.unwrap().is_empty());
     assert!(!world.gate.has_open_orders());
