@@ -35,7 +35,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     // Halt? Limits? Reserve, write down: only then is there something that can be sent.
     let approved = infra.gate().approve(buy("order-1", "0.05")?).await?;
-    println!("placed:   {:?}", infra.gate().place(approved, &PaperVenue).await?);
+    match infra.gate().place(approved, &PaperVenue).await? {
+        Placed::AtVenue(order) => println!("placed:   {} is {:?}", order.order.id, order.status),
+        other => return Err(format!("not at the venue: {other:?}").into()),
+    }
 
     let fee = Money::new(Decimal::new(436, 2), "USDT".parse()?);
     let fill = Fill { qty: "0.05".parse()?, price: "87232.01".parse()?, fee, is_maker: false };

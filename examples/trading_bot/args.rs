@@ -18,11 +18,11 @@ pub(crate) struct Args {
     #[arg(long, default_value = "development")]
     pub preset: String,
 
-    /// Where standalone keeps its files [default: ./infra-data]
+    /// Where standalone keeps its files [default: ./infra-data]; development keeps none
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
 
-    /// The name of this bot; bots of different names may share a data dir.
+    /// The name of this bot, at most 48 characters; bots of different names may share a data dir.
     #[arg(long, default_value = "bot_001")]
     pub bot_id: String,
 
@@ -57,8 +57,8 @@ pub(crate) enum Hidden {
 
 fn speed(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
-        Ok(speed) if speed.is_finite() && speed >= 0.0 => Ok(speed),
-        _ => Err("must be a number, 0 or above".into()),
+        Ok(speed) if speed == 0.0 || (0.001..=1e6).contains(&speed) => Ok(speed),
+        _ => Err("must be 0, or 0.001 to 1000000".into()),
     }
 }
 

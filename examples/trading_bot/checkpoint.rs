@@ -28,6 +28,8 @@ pub(crate) struct Checkpoint {
     pub quoted: Vec<Option<Timestamp>>,
     /// Quotes that the risk engine refused.
     pub quotes_refused: u64,
+    /// The kill switch that `--halt-after` asked for was pulled, and working orders were taken back.
+    pub is_halted: bool,
 }
 
 /// The checkpoint that operations of the moment carry along.

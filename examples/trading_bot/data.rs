@@ -152,8 +152,9 @@ pub(crate) fn survey(path: &Path, instruments: usize) -> Result<Survey, DataErro
             Err(e) => return Err(rows.blame(e)),
         };
         events += 1;
-        hash.update(row.received.as_nanos().to_be_bytes());
-        hash.update(serde_json::to_vec(&row.event).unwrap_or_default());
+        let row = serde_json::to_vec(&row).map_err(|e| rows.bad(e.to_string()))?;
+        hash.update((row.len() as u64).to_be_bytes());
+        hash.update(row);
     }
     if events == 0 {
         return Err(DataError::Empty { path: path.display().to_string() });
@@ -218,8 +219,12 @@ fn decimal(raw: &RawValue, what: &str) -> Result<Decimal, String> {
     let text = raw.get().trim_matches('"');
     let value = if text.contains(['e', 'E']) { Decimal::from_scientific(text) } else { Decimal::from_str_exact(text) };
     match value {
-        Ok(value) if value > Decimal::ZERO => Ok(value),
-        Ok(value) => Err(format!("{what} must be above zero, is {value}")),
+        Ok(value) if value <= Decimal::ZERO => Err(format!("{what} must be above zero, is {value}")),
+        // Wide enough for every market, narrow enough that no product of two leaves the decimals.
+        Ok(value) if !(Decimal::new(1, 12)..=Decimal::from(1_000_000_000_000u64)).contains(&value) => {
+            Err(format!("{what} must be between 1e-12 and 1e12, is {value}"))
+        }
+        Ok(value) => Ok(value),
         Err(e) => Err(format!("{what} {text:?} is not a decimal: {e}")),
     }
 }

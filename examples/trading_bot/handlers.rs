@@ -14,8 +14,8 @@ use infra_factory::{
     state_store::{Batch, Key, Op, StateStore, StoreError, Ttl, When},
 };
 use infra_types::{
-    AccountId, BotId, CorrelationId, Envelope, Execution, ExecutionKind, InstrumentSpec, Namespace, Order, OrderId,
-    Price, Qty, Side, StrategyId,
+    AccountId, BotId, CorrelationId, Envelope, ErrorKind, Execution, ExecutionKind, InstrumentSpec, Monotonic,
+    Namespace, Order, OrderId, Price, Qty, Side, StrategyId,
 };
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -46,6 +46,8 @@ pub(crate) struct Desk {
     pub working: Mutex<BTreeMap<usize, BTreeSet<OrderId>>>,
     /// The signal that the last event gave rise to.
     pub signal: Mutex<Option<Signal>>,
+    /// When the last signal's tick arrived and when it was decided on.
+    pub tick: Mutex<Option<(Monotonic, Monotonic)>>,
     /// Orders on their way, for the stages of latency.
     pub traces: Mutex<HashMap<OrderId, OrderTrace>>,
     /// What stopped the run, if something did.
@@ -189,6 +191,12 @@ impl Handler for OnSignal {
                 return Err(HandlerError::Retry(e.to_string()));
             }
         };
+        if let Some((tick, decided)) = desk.tick.lock().take() {
+            let mut trace = desk.stages.begin_at(desk.correlation(signal.number), Stage::TickReceived, tick);
+            // Refused orders have no way to measure.
+            let _ = trace.mark_at(Stage::Signal, decided);
+            desk.traces.lock().insert(id.clone(), trace);
+        }
         desk.mark(&id, Stage::Approved);
         tracing::info!(order = %id, side = ?order.side, qty = %approved.order().qty, "approved");
         let order = approved.order().clone();
@@ -208,9 +216,7 @@ impl Handler for OnSignal {
             }
             Ok(Placed::Unknown { reason }) => {
                 desk.note(&order, false);
-                desk.fail(format!(
-                    "the exchange does not answer ({reason}); order {id} counts as live. Run the same command to go on"
-                ));
+                desk.fail(format!("what became of order {id} is unknown, so it counts as live ({reason}); run the same command to go on"));
             }
             Ok(_) => desk.fail("a placement of a kind that this bot does not know"),
             Err(e @ GateError::Halted { .. }) => desk.progress.highlight(|| e.to_string()),
@@ -258,7 +264,10 @@ impl Handler for OnExecution {
                 Ok(())
             }
             Ok(_) => Ok(()),
-            Err(e) if e.kind().is_retryable() => Err(HandlerError::Retry(e.to_string())),
+            // Somebody was faster, or the reply was lost: a report that was counted counts once, so it may come again.
+            Err(e) if e.kind().is_retryable() || matches!(e.kind(), ErrorKind::Conflict | ErrorKind::Ambiguous) => {
+                Err(HandlerError::Retry(e.to_string()))
+            }
             Err(e) => {
                 desk.fail(format!("a report could not be counted: {e}"));
                 Err(poison(e))

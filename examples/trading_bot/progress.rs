@@ -1,6 +1,6 @@
 //! What a person sees while it runs.
 
-use std::time::Duration;
+use std::{io::Write, time::Duration};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use infra_types::{Clock, Monotonic, SystemClock};
@@ -43,11 +43,17 @@ impl Progress {
         }
         if window.1 < HIGHLIGHTS_MAX {
             window.1 += 1;
-            if self.bar.is_hidden() {
-                eprintln!("{}", line());
-            } else {
-                self.bar.println(line());
-            }
+            self.say(&line());
+        }
+    }
+
+    /// A line that is always said.
+    pub(crate) fn say(&self, line: &str) {
+        if self.bar.is_hidden() {
+            // A reader who went away is no reason to stop trading.
+            let _ = writeln!(std::io::stderr(), "{line}");
+        } else {
+            self.bar.println(line);
         }
     }
 

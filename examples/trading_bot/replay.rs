@@ -5,12 +5,12 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use infra_factory::{
     Infrastructure, Preset,
+    audit_log::Verdict,
     config::{ConfigBuilder, Environment},
     event_bus::{Delivery, Pattern, SubscribeOptions, Subscription},
-    gate::NotAtVenue,
-    latency_monitor::{OrderStages, Stage},
+    gate::{GateConfig, NotAtVenue},
+    latency_monitor::OrderStages,
     risk_engine::Quote,
-    state_store::Batch,
 };
 use infra_types::{AccountId, Clock, Decimal, Envelope, HealthStatus, ManualClock, Price, SystemClock, Timestamp};
 
@@ -44,10 +44,35 @@ struct Run {
     executions: Subscription,
     /// Nothing happens at the exchange before this time, as far as it said.
     quiet_until: Option<Timestamp>,
+    interrupted: Interrupted,
+}
+
+/// Resolves at Ctrl-C or a request to terminate.
+type Interrupted = std::pin::Pin<Box<dyn Future<Output = ()>>>;
+
+/// Listens from now on, so that a signal during the start is not lost.
+fn interrupted() -> Result<Interrupted, String> {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(text)?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(text)?;
+        Ok(Box::pin(async move {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        }))
+    }
+    #[cfg(not(unix))]
+    Ok(Box::pin(async {
+        let _ = tokio::signal::ctrl_c().await;
+    }))
 }
 
 /// Replays the input and prints the report.
 pub(crate) async fn run(args: &Args) -> Result<(), String> {
+    let interrupted = interrupted()?;
     let preset: Preset = args.preset.parse().map_err(text)?;
     let specs = instruments::all().map_err(text)?;
     let input = args.input();
@@ -55,11 +80,27 @@ pub(crate) async fn run(args: &Args) -> Result<(), String> {
 
     let mut config = ConfigBuilder::new(preset).environment(Environment::process()).set("bot_id", args.bot_id.clone());
     if let Some(dir) = &args.data_dir {
-        config = config.set("data_dir", dir.display().to_string());
+        if preset == Preset::Development {
+            return Err("--data-dir goes with --preset standalone: development keeps nothing".into());
+        }
+        let dir = dir.to_str().ok_or("--data-dir must be valid UTF-8")?;
+        config = config.set("data_dir", dir);
+    }
+    if args.bot_id.len() > 48 {
+        return Err("--bot-id has at most 48 characters: it is part of order ids".into());
+    }
+    if let Some(halt_after) = args.halt_after.filter(|n| !(1..=survey.events).contains(n)) {
+        return Err(format!("--halt-after {halt_after} never comes: the input has events 1 to {}", survey.events));
     }
     let config = config.build().map_err(text)?;
     let clock = ManualClock::starting_at(Timestamp::EPOCH);
-    let infra = Infrastructure::builder(config).decision_clock(Arc::new(clock.clone())).build().await.map_err(text)?;
+    let infra = Infrastructure::builder(config)
+        .decision_clock(Arc::new(clock.clone()))
+        // A process that was stopped goes on where it was; the kill switch has its own, shorter lease.
+        .gate(GateConfig { approval_ttl: Duration::from_secs(600), ..GateConfig::default() })
+        .build()
+        .await
+        .map_err(text)?;
 
     // After the instance lock, which tells a second bot more clearly. The terminal belongs to the progress bar; what there is to log goes to the file, or nowhere in development.
     let logs = infra_factory::log_config(infra.config()).with_console(false);
@@ -74,11 +115,17 @@ pub(crate) async fn run(args: &Args) -> Result<(), String> {
         strategy: Strategy::new(specs.len()),
         quoted: vec![None; specs.len()],
         quotes_refused: 0,
+        is_halted: false,
     };
     let ledger = infra.ledger_namespace();
     let (cursor, goes_on) = Cursor::open(infra.ledger().as_ref(), &ledger, infra.bot(), fresh).await?;
     let start = cursor.get();
-    clock.advance_to(start.now);
+    // A log that was changed is for a person to look at before another order goes out.
+    if let Verdict::Tampered { first_bad_index, kind } = infra.verify_audit().await.map_err(text)? {
+        return Err(format!(
+            "the audit log was tampered with ({kind}, first at {first_bad_index:?}): stop and compare with a backup"
+        ));
+    }
     let progress = Arc::new(Progress::new(survey.events, start.events));
     if goes_on {
         eprintln!("going on after event {} of {}", start.events, survey.events);
@@ -89,17 +136,32 @@ pub(crate) async fn run(args: &Args) -> Result<(), String> {
         infra.risk().register_instrument(spec.clone()).map_err(text)?;
     }
     infra.risk().open_account(account.clone(), specs[0].quote.clone(), DEPOSIT).await.map_err(text)?;
-    for (spec, (quoted, flow)) in specs.iter().zip(start.quoted.iter().zip(&start.strategy.flows)) {
-        if let Some(at) = quoted {
-            let (bid, ask) = (Price::new(flow.bid).map_err(text)?, Price::new(flow.ask).map_err(text)?);
-            infra.risk().update_market(&spec.id, Quote { bid, ask, at: *at }).map_err(text)?;
-        }
+    // Each price at its own time, so that it is as old as it was.
+    let mut quotes: Vec<_> = specs
+        .iter()
+        .zip(start.quoted.iter().zip(&start.strategy.flows))
+        .filter_map(|(s, (q, f))| Some((q.as_ref()?, s, f)))
+        .collect();
+    quotes.sort_by_key(|(at, ..)| **at);
+    for (at, spec, flow) in quotes {
+        clock.advance_to(*at);
+        let (bid, ask) = (Price::new(flow.bid).map_err(text)?, Price::new(flow.ask).map_err(text)?);
+        infra.risk().update_market(&spec.id, Quote { bid, ask, at: *at }).map_err(text)?;
     }
+    clock.advance_to(start.now);
 
     let exchange_dir = exchange_dir(&infra)?;
     let is_temporary = infra.data_dir().is_none();
     let venue =
         Arc::new(venue_client::connect(&exchange_dir, args.seed, is_temporary, Arc::new(clock.clone()), &specs).await?);
+    let known = venue.stats().await.map_err(text)?.orders;
+    if !goes_on && known > 0 {
+        return Err(format!(
+            "the exchange in {} knows {known} orders, but the database knows no run of {}: put the database back, or move that folder away",
+            exchange_dir.display(),
+            infra.bot()
+        ));
+    }
     let desk = Arc::new(Desk {
         bot: infra.bot().clone(),
         account,
@@ -114,6 +176,7 @@ pub(crate) async fn run(args: &Args) -> Result<(), String> {
         stages: OrderStages::register(infra.latency().as_ref(), "order", SystemClock::shared()),
         working: Default::default(),
         signal: Default::default(),
+        tick: Default::default(),
         traces: Default::default(),
         failure: Default::default(),
         failed: Default::default(),
@@ -126,10 +189,17 @@ pub(crate) async fn run(args: &Args) -> Result<(), String> {
             reconciled.unknown
         ));
     }
+    if reconciled.missing > 0 {
+        return Err(format!(
+            "the exchange no longer knows {} orders that it had acknowledged: was its file in {} lost?",
+            reconciled.missing,
+            exchange_dir.display()
+        ));
+    }
     for record in infra.gate().open_orders().await.map_err(text)? {
         desk.note(&record.order, false);
     }
-    let mut run = subscribe(infra, desk, clock).await?;
+    let mut run = subscribe(infra, desk, clock, interrupted).await?;
     tracing::info!(from = start.events, of = survey.events, seed = args.seed, "the replay begins");
     let began = SystemClock.now();
     let ended = run.go(args, &input, start.events).await;
@@ -168,7 +238,12 @@ fn exchange_dir(infra: &Infrastructure) -> Result<PathBuf, String> {
     }
 }
 
-async fn subscribe(infra: Infrastructure, desk: Arc<Desk>, clock: ManualClock) -> Result<Run, String> {
+async fn subscribe(
+    infra: Infrastructure,
+    desk: Arc<Desk>,
+    clock: ManualClock,
+    interrupted: Interrupted,
+) -> Result<Run, String> {
     let bot = infra.bot().clone();
     let pattern = |p: String| Pattern::new(&p).map_err(text);
     let bus = infra.events();
@@ -187,7 +262,7 @@ async fn subscribe(infra: Infrastructure, desk: Arc<Desk>, clock: ManualClock) -
     let (Some(executions), Some(signals)) = (durable.pop(), durable.pop()) else {
         return Err("no subscriptions".into());
     };
-    Ok(Run { infra, desk, clock, market, signals, executions, quiet_until: Some(Timestamp::EPOCH) })
+    Ok(Run { infra, desk, clock, market, signals, executions, quiet_until: Some(Timestamp::EPOCH), interrupted })
 }
 
 impl Run {
@@ -196,7 +271,9 @@ impl Run {
         // What an earlier run left behind comes first: signals that were not decided, reports that were not counted.
         self.infra.relay_events().await.map_err(text)?;
         self.settle().await?;
-        let mut interrupted = std::pin::pin!(tokio::signal::ctrl_c());
+        if args.halt_after.is_some_and(|n| n <= done) && !self.desk.cursor.get().is_halted {
+            self.halt(args.halt_after.unwrap_or_default()).await?;
+        }
         let mut rows = Rows::open(input, self.desk.specs.len()).map_err(text)?;
         let mut number = 0;
         let mut pace = Pace::new(args.speed);
@@ -208,14 +285,14 @@ impl Run {
             let now = self.clock.wall().max(row.received);
             tokio::select! {
                 biased;
-                _ = &mut interrupted => {
+                () = &mut self.interrupted => {
                     eprintln!("interrupted after event {}", number - 1);
                     break;
                 }
                 () = pace.wait(now) => {}
             }
             self.event(number, now, row).await?;
-            if args.halt_after == Some(number) {
+            if args.halt_after == Some(number) && !self.desk.cursor.get().is_halted {
                 self.halt(number).await?;
             }
             if number % CHECKPOINT_EVERY == 0 {
@@ -239,11 +316,7 @@ impl Run {
         self.desk.cursor.change(|c| (c.events, c.now) = (number, now));
         let Some(signal) = self.desk.signal.lock().take() else { return Ok(()) };
 
-        let mut trace = self.desk.stages.begin_at(self.desk.correlation(signal.number), Stage::TickReceived, tick);
-        let _ = trace.mark(Stage::Signal);
-        if let Some(id) = self.desk.order_id(signal.number) {
-            self.desk.traces.lock().insert(id, trace);
-        }
+        *self.desk.tick.lock() = Some((tick, SystemClock.now()));
         // The signal is published if and only if the checkpoint behind it is written.
         let envelope = signal_envelope(&self.desk, &signal)?;
         let ops = vec![
@@ -319,10 +392,9 @@ impl Run {
 
     /// Writes the checkpoint and whatever must be there exactly if it is.
     async fn save(&self, ops: Vec<infra_factory::state_store::Op>) -> Result<(), String> {
-        let mut batch = Batch::new(self.infra.ledger_namespace());
-        batch.extend(ops);
-        batch.extend([self.desk.cursor.op()]);
-        self.infra.ledger().apply(batch).await.map(|_| ()).map_err(text)
+        let ops = ops.into_iter().chain([self.desk.cursor.op()]).collect();
+        // With the high-water mark and drawdown that were seen up to it.
+        self.infra.risk().checkpoint_with(&self.desk.account, ops).await.map_err(text)
     }
 
     /// Pulls the kill switch and takes working orders back; doing it again after a kill changes nothing.
@@ -331,10 +403,11 @@ impl Run {
         self.infra.emergency().halt("operator", &reason).await.map_err(text)?;
         let (asked, failed) = self.desk.gate.cancel_all(self.desk.venue.as_ref()).await.map_err(text)?;
         self.quiet_until = None;
-        self.desk.progress.highlight(|| {
-            format!("{} HALT: {asked} orders cancelled, {failed} failed; only exits pass", self.clock.wall())
-        });
-        Ok(())
+        self.desk
+            .progress
+            .say(&format!("{} HALT: {asked} orders cancelled, {failed} failed; only exits pass", self.clock.wall()));
+        self.desk.cursor.change(|c| c.is_halted = true);
+        self.save(Vec::new()).await
     }
 }
 
@@ -356,7 +429,7 @@ impl Pace {
             return;
         }
         let (began, first) = *self.began.get_or_insert_with(|| (SystemClock.now(), event));
-        let due = Duration::from_secs_f64(event.since(first).as_secs_f64() / self.speed);
+        let due = Duration::try_from_secs_f64(event.since(first).as_secs_f64() / self.speed).unwrap_or(Duration::MAX);
         SystemClock.sleep_until(began + due).await;
     }
 }

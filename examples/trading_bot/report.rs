@@ -1,6 +1,6 @@
 //! What a run did, from the ledger and the audit log: nothing here is counted twice or made up.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, io::Write, time::Duration};
 
 use infra_factory::{
     AuditRow, CloseReport, Infrastructure,
@@ -44,8 +44,9 @@ pub(crate) struct Report {
     latency_us: BTreeMap<String, Figures>,
     audit_events: u64,
     audit_verify: String,
-    exchange: Stats,
-    duplicates_at_exchange: u64,
+    /// None if the exchange did not answer.
+    exchange: Option<Stats>,
+    duplicates_at_exchange: Option<u64>,
     drops: BTreeMap<String, u64>,
     wall_ms: u64,
 }
@@ -103,17 +104,25 @@ pub(crate) async fn collect(
         fills += record.executions.iter().filter(|e| matches!(e.kind, ExecutionKind::Filled(_))).count() as u64;
     }
     let account = infra.risk().account(&desk.account).ok_or("the account is gone")?;
-    let metrics = infra.risk().calculate_portfolio_metrics();
-    let unrealised: Decimal = metrics.unrealised;
+    let equity =
+        infra.risk().equity(&desk.account).ok_or("the account cannot be priced: a held instrument has no quote")?;
+    // Equity is deposits + realised - fees + unrealised.
+    let unrealised: Decimal = equity - account.deposits - account.realised + account.fees;
     let positions = infra.risk().positions().into_iter().filter(|(a, _, p)| *a == desk.account && !p.is_flat());
     let positions = positions.map(|(_, i, p)| (i.to_string(), p.qty.normalize().to_string())).collect();
     let used = infra.risk().used().await.map_err(|e| text(&e))?;
+    // Two bots may share a ledger; this report is about one.
+    let of_account = |k: &String| k.split('/').any(|part| part == desk.account.as_str());
+    let used: BTreeMap<String, Decimal> = used.into_iter().filter(|(k, _)| of_account(k)).collect();
+    let exposure = used.iter().find(|(k, _)| k.contains("/exposure/")).map_or(Decimal::ZERO, |(_, v)| *v);
     let reserved = used.into_iter().map(|(k, v)| (k, v.normalize().to_string())).collect();
     let snapshot = infra.emergency().snapshot();
     let audit = infra.audit().statistics().await.map_err(|e| text(&e))?;
     let verdict = infra.verify_audit().await.map_err(|e| text(&e))?;
-    let exchange = desk.venue.stats().await.unwrap_or_default();
-    let dropped: u64 = subscriptions.iter().map(|s| s.metrics().dropped).sum();
+    let exchange = desk.venue.stats().await.ok();
+    let [market, ..] = subscriptions;
+    // What a live handler fails on does not come again: it is as good as dropped.
+    let dropped = market.metrics().dropped + market.metrics().failed;
     let dead: u64 = subscriptions.iter().map(|s| s.metrics().dead_lettered).sum();
     Ok(Report {
         bot: desk.bot.to_string(),
@@ -125,15 +134,15 @@ pub(crate) async fn collect(
         orders_by_status,
         orders_open,
         orders_digest: digest(&orders),
-        approvals: orders.len() as u64,
-        refusals: refusals(infra, desk).await?,
+        approvals: rows_by(infra, desk, "ORDER_APPROVED", "side").await?.values().sum(),
+        refusals: rows_by(infra, desk, "RISK_ALERT", "code").await?,
         fills,
         fees: account.fees.normalize().to_string(),
         realised: account.realised.normalize().to_string(),
         unrealised: unrealised.normalize().to_string(),
         pnl: (account.realised - account.fees + unrealised).normalize().to_string(),
         max_drawdown: account.max_drawdown.normalize().to_string(),
-        exposure: metrics.exposure.normalize().to_string(),
+        exposure: exposure.normalize().to_string(),
         positions,
         reserved,
         halt: snapshot.state.to_string(),
@@ -147,7 +156,7 @@ pub(crate) async fn collect(
             other => format!("UNANCHORED ({other:?})"),
         },
         exchange,
-        duplicates_at_exchange: exchange.duplicates,
+        duplicates_at_exchange: exchange.map(|e| e.duplicates),
         drops: BTreeMap::from([
             ("market_data".to_owned(), dropped),
             ("dead_letters".to_owned(), dead),
@@ -172,9 +181,9 @@ fn word(status: OrderStatus) -> String {
     serde_json::to_value(status).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
-/// Refused orders by the code of the first reason, from the audit log.
-async fn refusals(infra: &Infrastructure, desk: &Desk) -> Result<BTreeMap<String, u64>, String> {
-    let kind = "RISK_ALERT".parse().map_err(|e: infra_types::InvalidValue| e.to_string())?;
+/// This bot's rows of one kind in the audit log, counted by one of their fields.
+async fn rows_by(infra: &Infrastructure, desk: &Desk, kind: &str, by: &str) -> Result<BTreeMap<String, u64>, String> {
+    let kind = kind.parse().map_err(|e: infra_types::InvalidValue| e.to_string())?;
     let mut query = AuditQuery { kind: Some(kind), limit: 1_000, ..AuditQuery::default() };
     let source = format!("bot/{}", desk.bot);
     let mut codes = BTreeMap::new();
@@ -183,7 +192,7 @@ async fn refusals(infra: &Infrastructure, desk: &Desk) -> Result<BTreeMap<String
         for stored in &page.events {
             let field = |name: &str| stored.event.details.get(name).map(|v| v.to_string());
             if field("source").as_deref() == Some(&source) {
-                *codes.entry(field("code").unwrap_or_default()).or_insert(0) += 1;
+                *codes.entry(field(by).unwrap_or_default()).or_insert(0) += 1;
             }
         }
         match page.next {
@@ -208,14 +217,14 @@ fn latency(infra: &Infrastructure) -> BTreeMap<String, Figures> {
 /// Prints the report for a person, or as one line of JSON.
 pub(crate) fn print(report: &Report, as_json: bool, closed: &CloseReport) -> Result<(), String> {
     for line in &closed.unfinished {
-        eprintln!("not finished: {line}");
+        let _ = writeln!(std::io::stderr(), "not finished: {line}");
     }
-    if as_json {
-        println!("{}", serde_json::to_string(report).map_err(|e| e.to_string())?);
-        return Ok(());
+    let text = if as_json { serde_json::to_string(report).map_err(|e| e.to_string())? + "\n" } else { table(report) };
+    match std::io::stdout().lock().write_all(text.as_bytes()) {
+        // A reader who saw enough is no failure.
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(format!("the report could not be printed: {e}")),
+        _ => Ok(()),
     }
-    print!("{}", table(report));
-    Ok(())
 }
 
 fn table(r: &Report) -> String {
@@ -227,7 +236,13 @@ fn table(r: &Report) -> String {
         let parts: Vec<String> = map.iter().map(|(k, v)| format!("{k} {v}")).collect();
         if parts.is_empty() { "flat".to_owned() } else { parts.join(", ") }
     };
-    let e = &r.exchange;
+    let exchange = match &r.exchange {
+        None => "unknown: it does not answer".to_owned(),
+        Some(e) => format!(
+            "{} orders, {} duplicates; lost {} requests and {} replies, {} late, {} busy, {} rejects",
+            e.orders, e.duplicates, e.dropped_requests, e.dropped_replies, e.late_replies, e.busy, e.rejects
+        ),
+    };
     let rows = [
         ("bot", format!("{} ({})", r.bot, r.preset)),
         ("events", format!("{} of {}", r.events, r.events_total)),
@@ -240,21 +255,15 @@ fn table(r: &Report) -> String {
         ("exposure", format!("{} USDT; {}", r.exposure, pairs(&r.positions))),
         ("kill switch", format!("{}, {} transitions", r.halt, r.halt_transitions)),
         ("audit log", format!("{} events, verify: {}", r.audit_events, r.audit_verify)),
-        (
-            "exchange",
-            format!(
-                "{} orders, {} duplicates; lost {} requests and {} replies, {} late, {} busy, {} rejects",
-                e.orders, e.duplicates, e.dropped_requests, e.dropped_replies, e.late_replies, e.busy, e.rejects
-            ),
-        ),
+        ("exchange", exchange),
         ("dropped", format!("{}; quotes refused {}", list(&r.drops), r.quotes_refused)),
-        ("time", format!("{} ms", r.wall_ms)),
+        ("time", format!("{} ms (this process)", r.wall_ms)),
     ];
     let mut text = String::new();
     for (name, value) in rows {
         text.push_str(&format!("{name:>14}  {value}\n"));
     }
-    text.push_str(&format!("\n{:>24} {:>8} {:>10} {:>10} {:>10}\n", "latency [us]", "count", "p50", "p95", "p99"));
+    text.push_str(&format!("\n{:>24} {:>8} {:>10} {:>10} {:>10}\n", "latency here [us]", "count", "p50", "p95", "p99"));
     for (name, f) in &r.latency_us {
         text.push_str(&format!("{name:>24} {:>8} {:>10.1} {:>10.1} {:>10.1}\n", f.count, f.p50, f.p95, f.p99));
     }

@@ -81,18 +81,38 @@ pub(crate) async fn connect(
     let address_file = dir.join("exchange.addr");
     let deadline = SystemClock.now() + START_TIMEOUT;
     let mut child = None;
-    let stream = loop {
+    let journal = dir.join("exchange.journal");
+    loop {
         if let Some(stream) = try_connect(&address_file).await {
-            break stream;
+            let client = greet(stream, Arc::clone(&clock), specs)?;
+            if client.is_mine(&journal, seed).await {
+                return Ok(client);
+            }
+            // Whoever listens there now is not our exchange.
+            let _ = std::fs::remove_file(&address_file);
         }
-        if child.is_none() {
-            child = Some(start(dir, &address_file, seed, is_temporary)?);
+        let has_ended =
+            child.as_mut().is_some_and(|c: &mut std::process::Child| c.try_wait().is_ok_and(|end| end.is_some()));
+        match &mut child {
+            None => child = Some(start(dir, &address_file, seed, is_temporary)?),
+            Some(_) if has_ended => {
+                let log = std::fs::read_to_string(dir.join("exchange.log")).unwrap_or_default();
+                return Err(format!(
+                    "the exchange could not start: {}",
+                    log.lines().last().unwrap_or("it said nothing")
+                ));
+            }
+            Some(_) => {}
         }
         if SystemClock.now() > deadline {
             return Err("the exchange does not answer: it could not be started or hangs; see the processes named trading_bot exchange".into());
         }
         SystemClock.sleep(Duration::from_millis(5)).await;
-    };
+    }
+}
+
+/// A client on a fresh connection.
+fn greet(stream: TcpStream, clock: Arc<dyn Clock>, specs: &[InstrumentSpec]) -> Result<VenueClient, String> {
     stream.set_nodelay(true).map_err(|e| format!("exchange connection: {e}"))?;
     let (reader, writer) = stream.into_split();
     let waiting = Waiting::default();
@@ -113,7 +133,7 @@ pub(crate) async fn connect(
     let policy = |builder: infra_factory::resilience::PolicyBuilder| {
         builder.attempt_timeout(CALL_TIMEOUT).build().map_err(|e| format!("policy: {e}"))
     };
-    let client = VenueClient {
+    Ok(VenueClient {
         writer: tokio::sync::Mutex::new(writer),
         waiting,
         next_id: AtomicU64::new(1),
@@ -123,9 +143,7 @@ pub(crate) async fn connect(
         entry: policy(Policy::builder("order_entry"))?,
         read: policy(presets::account_read("exchange_read"))?,
         cancel: policy(presets::order_cancel("order_cancel"))?,
-    };
-    client.stats().await.map_err(|e| format!("the exchange does not answer: {e}"))?;
-    Ok(client)
+    })
 }
 
 async fn try_connect(address_file: &PathBuf) -> Option<TcpStream> {
@@ -184,6 +202,14 @@ impl VenueClient {
             Ok(Answer::Executions { executions, quiet_until }) => Ok((executions, quiet_until)),
             Ok(other) => Err(odd(&other)),
             Err(e) => Err(SinkError { reason: e.to_string() }),
+        }
+    }
+
+    /// Whether this is the exchange of these books. One that does not answer is not known to be another.
+    async fn is_mine(&self, journal: &Path, seed: u64) -> bool {
+        match self.read.call(ReadOnly, |_| self.ask(Call::Hello)).await {
+            Ok(Answer::Hello { journal: of, seed: with }) => of == journal && with == seed,
+            _ => false,
         }
     }
 

@@ -36,10 +36,8 @@ pub enum FactoryError {
         path: String,
     },
     /// The kill switch's state could not be confirmed in time.
-    #[error("the kill switch could not be confirmed within {seconds} s: {reason}")]
+    #[error("the kill switch could not be confirmed: {reason}")]
     Unconfirmed {
-        /// How long it was tried.
-        seconds: u64,
         /// What went wrong.
         reason: String,
     },

@@ -1,5 +1,7 @@
 //! What bot and exchange say to each other: one JSON object a line over TCP, replies matched by `id`.
 
+use std::path::PathBuf;
+
 use infra_types::{Decimal, Execution, InstrumentId, OrderId, Price, Qty, Side, Timestamp};
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +42,8 @@ pub(crate) enum Call {
         /// Up to when.
         at: Timestamp,
     },
+    /// Which exchange is this?
+    Hello,
     /// What the exchange counted.
     Stats,
     /// End the process once this connection closes.
@@ -83,6 +87,13 @@ pub(crate) struct Reply {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "answer", rename_all = "snake_case")]
 pub(crate) enum Answer {
+    /// Which file its books are in, and which seed decides its faults.
+    Hello {
+        /// The file, as it was given.
+        journal: PathBuf,
+        /// The seed.
+        seed: u64,
+    },
     /// The order is in the market.
     Accepted {
         /// The exchange's own id of it.
@@ -122,7 +133,7 @@ pub(crate) enum Answer {
 /// What the exchange counted since its file began.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Stats {
-    /// Orders taken.
+    /// Orders that were looked at, the refused ones too.
     pub orders: u64,
     /// Orders refused.
     pub rejects: u64,
@@ -136,6 +147,4 @@ pub(crate) struct Stats {
     pub late_replies: u64,
     /// Requests answered with "busy".
     pub busy: u64,
-    /// Fills made.
-    pub fills: u64,
 }

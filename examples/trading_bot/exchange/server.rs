@@ -4,7 +4,7 @@
 use std::{
     io::{BufRead, BufReader, Write},
     net::{TcpListener, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -53,7 +53,7 @@ pub(crate) fn run(args: &ServerArgs) -> Result<(), String> {
         let Ok(stream) = stream else { continue };
         sessions.fetch_add(1, Ordering::SeqCst);
         // A session that breaks is the bot's death or its good-bye; the books are on file either way.
-        let ended = serve(&mut venue, &stream).unwrap_or(false);
+        let ended = serve(&mut venue, &args.journal, &stream).unwrap_or(false);
         if ended {
             break;
         }
@@ -86,7 +86,7 @@ fn watch_idleness(args: &ServerArgs, sessions: &Arc<AtomicU64>) {
 }
 
 /// Answers one connection; whether the bot asked the process to end.
-fn serve(venue: &mut Venue, stream: &TcpStream) -> Result<bool, String> {
+fn serve(venue: &mut Venue, journal: &Path, stream: &TcpStream) -> Result<bool, String> {
     let text = |e: &dyn std::fmt::Display| e.to_string();
     stream.set_nodelay(true).map_err(|e| text(&e))?;
     let mut writer = stream.try_clone().map_err(|e| text(&e))?;
@@ -106,6 +106,7 @@ fn serve(venue: &mut Venue, stream: &TcpStream) -> Result<bool, String> {
             Call::Cancel { order, at } => Some(venue.cancel(order, at)?),
             Call::Query { order, at } => Some(venue.query(&order, at)),
             Call::Executions { after, at } => Some(venue.executions(after, at)),
+            Call::Hello => Some(Answer::Hello { journal: journal.to_owned(), seed: venue.seed() }),
             Call::Stats => Some(Answer::Stats(venue.stats())),
             Call::Shutdown => {
                 ending = true;

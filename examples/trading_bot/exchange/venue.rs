@@ -18,6 +18,8 @@ const LATE_REPLY: u64 = 40;
 const BUSY: u64 = 20;
 const REJECT: u64 = 30;
 const EXPIRE: u64 = 120;
+/// The number of a cancel among an order's reports.
+const CANCEL_PART: usize = 99;
 
 /// What happens to one placement on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,8 +110,6 @@ impl Venue {
                     matches!(executions.first(), Some(Execution { kind: ExecutionKind::Rejected { .. }, .. }));
                 self.stats.orders += 1;
                 self.stats.rejects += u64::from(rejected);
-                self.stats.fills +=
-                    executions.iter().filter(|e| matches!(e.kind, ExecutionKind::Filled(_))).count() as u64;
                 for (part, execution) in executions.iter().enumerate() {
                     self.timeline.insert((execution.at, id.clone(), part), execution.clone());
                 }
@@ -127,17 +127,15 @@ impl Venue {
         }
         for (part, gone) in known.executions.iter().enumerate().filter(|(_, e)| e.at > at) {
             self.timeline.remove(&(gone.at, id.clone(), part));
-            self.stats.fills -= u64::from(matches!(gone.kind, ExecutionKind::Filled(_)));
         }
         known.executions.retain(|e| e.at <= at);
-        let part = known.executions.len();
         let cancelled = report(
             &known.order,
-            part,
+            CANCEL_PART,
             at.saturating_add(std::time::Duration::from_millis(1)),
             ExecutionKind::Cancelled,
         );
-        self.timeline.insert((cancelled.at, id.clone(), part), cancelled.clone());
+        self.timeline.insert((cancelled.at, id.clone(), CANCEL_PART), cancelled.clone());
         known.executions.push(cancelled);
     }
 
@@ -196,6 +194,11 @@ impl Venue {
         let executions = self.timeline.iter().filter(|(key, _)| due(key)).map(|(_, e)| e.clone()).collect();
         let quiet_until = self.timeline.keys().map(|(time, ..)| *time).find(|time| *time > at);
         Answer::Executions { executions, quiet_until }
+    }
+
+    /// Which behaviour this is.
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed
     }
 
     /// What was counted.

@@ -98,6 +98,10 @@ impl OrderGate {
         let id = approved.order().id.clone();
         loop {
             self.recheck(&id).await.inspect_err(|_| self.sweep_soon(&id))?;
+            if approved.expires() <= self.parts.system_clock.now() {
+                self.give_up(&id).await?;
+                return Err(GateError::ApprovalExpired { order: id });
+            }
             let (at, expires, attempt) = (approved.approved_at(), approved.expires(), approved.attempt());
             let order = approved.order().clone();
             self.orders.mark_open(&id);

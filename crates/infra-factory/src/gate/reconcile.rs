@@ -26,6 +26,8 @@ pub struct Reconciled {
     pub discarded: usize,
     /// Those that the venue could not tell about: they count as live.
     pub unknown: usize,
+    /// Those that the venue once had and now knows nothing of: they count as live, and a person must compare.
+    pub missing: usize,
 }
 
 impl OrderGate {
@@ -74,7 +76,7 @@ impl OrderGate {
             Ok(false) if matches!(record.status, OrderStatus::New | OrderStatus::Sent | OrderStatus::Unknown) => {
                 self.settle_missing(record.order, record.approved_at, sink, policy, result).await?;
             }
-            Ok(false) => result.unknown += 1,
+            Ok(false) => result.missing += 1,
         }
         Ok(())
     }

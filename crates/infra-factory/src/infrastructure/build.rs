@@ -94,7 +94,12 @@ impl InfrastructureBuilder {
                 .companion_ops(halt_rows::companion(bot.clone()))
                 .build()?;
         let emergency = Arc::new(emergency);
-        confirm(&emergency).await?;
+        // A damaged or newer file is said to be that, not to be a matter of the kill switch.
+        let probe = infra_state_store::Key::record("probe")?;
+        match places.ledger.get(&ledger, &probe).await {
+            Err(e) if !e.kind().is_retryable() => return Err(e.into()),
+            _ => confirm(&emergency).await?,
+        }
 
         let firm_currency = firm_currency.map_or_else(|| Currency::new("USDT"), Ok);
         let firm_currency = firm_currency.map_err(infra_risk_engine::RiskError::from)?;
@@ -163,7 +168,7 @@ async fn confirm(emergency: &EmergencyController) -> Result<(), FactoryError> {
                 clock.sleep(Duration::from_millis(100)).await;
             }
             Err(e) => {
-                return Err(FactoryError::Unconfirmed { seconds: CONFIRM_TIMEOUT.as_secs(), reason: e.to_string() });
+                return Err(FactoryError::Unconfirmed { reason: e.to_string() });
             }
         }
     }
