@@ -99,7 +99,7 @@ impl OrderGate {
             Ok(Placed::Unknown { .. }) => result.unknown += 1,
             Ok(Placed::NotSent { .. }) => result.discarded += 1,
             Ok(_) => result.sent += 1,
-            Err(GateError::Halted { .. }) => result.discarded += 1,
+            Err(GateError::Halted { .. } | GateError::ApprovalExpired { .. }) => result.discarded += 1,
             Err(e) => return Err(e),
         }
         Ok(())

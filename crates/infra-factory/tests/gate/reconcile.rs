@@ -104,7 +104,7 @@ async fn an_acknowledged_order_that_the_venue_denies_stays_live() {
     let (world, forgetful) = (world.rebuild().await, Venue::default());
     for policy in [NotAtVenue::Send, NotAtVenue::Discard] {
         let found = world.gate.reconcile(&forgetful, policy).await.unwrap();
-        assert_eq!((found.asked, found.unknown, found.sent, found.discarded), (1, 1, 0, 0));
+        assert_eq!((found.asked, found.missing, found.sent, found.discarded), (1, 1, 0, 0));
     }
     assert_eq!(world.status("o-1").await, Some(OrderStatus::Acknowledged));
     assert!(forgetful.attempts().is_empty());
@@ -140,5 +140,39 @@ async fn one_order_that_cannot_be_reconciled_does_not_keep_the_others() {
     assert_eq!(world.status("o-1").await, Some(OrderStatus::Acknowledged));
     for id in ["o-2", "o-3"] {
         assert_eq!(world.status(id).await, Some(OrderStatus::Filled));
+    }
+}
+
+/// Turns every placement away, and takes its time for it.
+struct Sluggish(Venue, infra_factory::types::ManualClock);
+
+#[async_trait::async_trait]
+impl OrderSink for Sluggish {
+    async fn place(&self, order: Approved<Order>) -> Placement {
+        self.1.advance(std::time::Duration::from_millis(5_000));
+        self.0.place(order).await
+    }
+    async fn cancel(&self, order: &OrderId) -> Result<(), SinkError> {
+        self.0.cancel(order).await
+    }
+    async fn query(&self, order: &OrderId) -> Result<VenueOrder, SinkError> {
+        self.0.query(order).await
+    }
+}
+
+#[tokio::test]
+async fn what_expires_while_it_is_tried_again_is_given_up() {
+    let world = World::new().await;
+    world.hold("o-0", "2").await;
+    let sluggish = Sluggish(Venue::answering([Answer::NotSent; 2]), world.clock.clone());
+    let approved = world.sell("o-1", "1").await.unwrap();
+    let e = world.gate.place(approved, &sluggish).await.unwrap_err();
+    assert_eq!((e.code(), sluggish.0.attempts().len()), ("approval_expired", 1));
+    let _lost = world.sell("o-2", "1").await.unwrap();
+    let world = world.rebuild().await;
+    let found = world.gate.reconcile(&sluggish, NotAtVenue::Send).await.unwrap();
+    assert_eq!((found.asked, found.discarded, found.sent), (1, 1, 0));
+    for id in ["o-1", "o-2"] {
+        assert_eq!(world.status(id).await, Some(OrderStatus::Discarded));
     }
 }
