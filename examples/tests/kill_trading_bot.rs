@@ -138,7 +138,8 @@ fn a_killed_run_goes_on_and_ends_like_an_uninterrupted_one() {
 
 #[test]
 fn a_halt_is_still_a_halt_after_a_kill() {
-    let more = &["--halt-after", "5000"];
+    // An event with a signal: the checkpoint behind it is written before the halt is.
+    let more = &["--halt-after", "4146"];
     let dir = tempfile::tempdir().expect("a directory");
     let reference = finish(dir.path(), more);
     assert_eq!((&reference["halt"], &reference["halt_transitions"]), (&"HALT".into(), &1.into()));
@@ -161,6 +162,47 @@ fn memory_and_sqlite_give_the_same_run() {
     assert_eq!(essence(&report(&memory)), essence(&sqlite));
     // A second run on the same directory has nothing left to do and says the same.
     assert_eq!(essence(&finish(dir.path(), &[])), essence(&sqlite));
+}
+
+/// A market that makes the strategy buy, falls by 1 % and comes back, without another order.
+fn dip() -> String {
+    let at = |ms: usize| format!("2025-03-25T23:{:02}:{:02}.{:03}Z", ms / 60_000, ms / 1_000 % 60, ms % 1_000);
+    let row = |ms: usize, kind: String| {
+        format!(r#"{{"Item":{{"time_received":"{}","instrument":0,"kind":{kind}}}}}"#, at(ms))
+    };
+    let quote = |bid: u32| {
+        format!(r#"{{"OrderBookL1":{{"best_bid":{{"price":"{bid}.00"}},"best_ask":{{"price":"{bid}.01"}}}}}}"#)
+    };
+    // Mostly buys: all buys would make the strategy so sure that its order is too large.
+    let trade = |n: usize| {
+        let side = if n.is_multiple_of(7) { "Sell" } else { "Buy" };
+        format!(r#"{{"Trade":{{"price":80000,"amount":0.1,"side":"{side}"}}}}"#)
+    };
+    let mut rows = vec![row(0, quote(80_000))];
+    rows.extend((1..40).map(|n| row(n * 20, trade(n))));
+    let prices = [(40, 80_000), (2_000, 79_000), (2_000, 80_000)];
+    let bids = prices.into_iter().flat_map(|(count, bid)| std::iter::repeat_n(bid, count));
+    rows.extend(bids.enumerate().map(|(n, bid)| row(1_000 + n * 20, quote(bid))));
+    rows.join("\n")
+}
+
+#[test]
+fn a_drawdown_between_two_orders_is_not_forgotten_by_a_kill() {
+    let files = tempfile::tempdir().expect("a directory");
+    let path = files.path().join("dip.json");
+    std::fs::write(&path, dip()).expect("written");
+    let more = ["--input", path.to_str().expect("UTF-8")];
+    let dir = tempfile::tempdir().expect("a directory");
+    let reference = finish(dir.path(), &more);
+    let drawdown: f64 = reference["max_drawdown"].as_str().and_then(|t| t.parse().ok()).expect("a number");
+    assert!(drawdown > 50.0, "{reference}");
+    for wait_ms in [1_500, 3_000] {
+        let dir = tempfile::tempdir().expect("a directory");
+        let slow = [&more[..], &["--speed", "20"]].concat();
+        let child = bot(dir.path(), &slow).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the bot starts");
+        assert!(kill_after(child, Duration::from_millis(wait_ms)));
+        assert_eq!(essence(&finish(dir.path(), &more)), essence(&reference), "killed after {wait_ms} ms");
+    }
 }
 
 fn refused(command: &mut Command) -> String {

@@ -7,7 +7,7 @@ use infra_factory::{
     Infrastructure, Preset,
     audit_log::Verdict,
     config::{ConfigBuilder, Environment},
-    event_bus::{Delivery, Pattern, SubscribeOptions, Subscription},
+    event_bus::{Delivery, Handler, Pattern, SubscribeOptions, Subscription},
     gate::{GateConfig, NotAtVenue},
     latency_monitor::OrderStages,
     risk_engine::Quote,
@@ -182,6 +182,11 @@ pub(crate) async fn run(args: &Args) -> Result<(), String> {
         failed: Default::default(),
         specs,
     });
+    // What an earlier run left behind, in the order in which that run would have met it: reports that were fetched and not
+    // counted, orders whose end is not written down, and (in `go`) signals that were not decided.
+    let executions = subscribe(&infra, "executions", Arc::new(OnExecution(Arc::clone(&desk)))).await?;
+    infra.relay_events().await.map_err(text)?;
+    executions.drained().await.map_err(text)?;
     let reconciled = infra.gate().reconcile(desk.venue.as_ref(), NotAtVenue::Send).await.map_err(text)?;
     if reconciled.unknown > 0 {
         return Err(format!(
@@ -199,7 +204,11 @@ pub(crate) async fn run(args: &Args) -> Result<(), String> {
     for record in infra.gate().open_orders().await.map_err(text)? {
         desk.note(&record.order, false);
     }
-    let mut run = subscribe(infra, desk, clock, interrupted).await?;
+    let market = Pattern::new("market:*").map_err(text)?;
+    let market = SubscribeOptions::at_most_once(market, Arc::new(OnMarket(Arc::clone(&desk))));
+    let market = infra.events().subscribe(market).await.map_err(text)?;
+    let signals = subscribe(&infra, "signals", Arc::new(OnSignal(Arc::clone(&desk)))).await?;
+    let mut run = Run { infra, desk, clock, market, signals, executions, quiet_until: None, interrupted };
     tracing::info!(from = start.events, of = survey.events, seed = args.seed, "the replay begins");
     let began = SystemClock.now();
     let ended = run.go(args, &input, start.events).await;
@@ -238,38 +247,17 @@ fn exchange_dir(infra: &Infrastructure) -> Result<PathBuf, String> {
     }
 }
 
-async fn subscribe(
-    infra: Infrastructure,
-    desk: Arc<Desk>,
-    clock: ManualClock,
-    interrupted: Interrupted,
-) -> Result<Run, String> {
-    let bot = infra.bot().clone();
-    let pattern = |p: String| Pattern::new(&p).map_err(text);
-    let bus = infra.events();
-    let market = SubscribeOptions::at_most_once(pattern("market:*".into())?, Arc::new(OnMarket(Arc::clone(&desk))));
-    let market = bus.subscribe(market).await.map_err(text)?;
-    let mut durable = Vec::new();
-    let handlers: [(&str, Arc<dyn infra_factory::event_bus::Handler>); 2] =
-        [("signals", Arc::new(OnSignal(Arc::clone(&desk)))), ("executions", Arc::new(OnExecution(Arc::clone(&desk))))];
-    for (what, handler) in handlers {
-        let group = format!("{what}-{bot}");
-        let options = SubscribeOptions::at_least_once(pattern(format!("{what}:{bot}:*"))?, &group, handler)
-            .from_earliest()
-            .with_consumer(&group);
-        durable.push(bus.subscribe(options).await.map_err(text)?);
-    }
-    let (Some(executions), Some(signals)) = (durable.pop(), durable.pop()) else {
-        return Err("no subscriptions".into());
-    };
-    Ok(Run { infra, desk, clock, market, signals, executions, quiet_until: Some(Timestamp::EPOCH), interrupted })
+/// Handles `what` of this bot, at least once, from where an earlier run stopped.
+async fn subscribe(infra: &Infrastructure, what: &str, handler: Arc<dyn Handler>) -> Result<Subscription, String> {
+    let pattern = Pattern::new(&format!("{what}:{}:*", infra.bot())).map_err(text)?;
+    let group = format!("{what}-{}", infra.bot());
+    let options = SubscribeOptions::at_least_once(pattern, &group, handler).from_earliest().with_consumer(&group);
+    infra.events().subscribe(options).await.map_err(text)
 }
 
 impl Run {
     /// Handles events until the input, the person or the exchange ends it.
     async fn go(&mut self, args: &Args, input: &std::path::Path, done: u64) -> Result<(), String> {
-        // What an earlier run left behind comes first: signals that were not decided, reports that were not counted.
-        self.infra.relay_events().await.map_err(text)?;
         self.settle().await?;
         if args.halt_after.is_some_and(|n| n <= done) && !self.desk.cursor.get().is_halted {
             self.halt(args.halt_after.unwrap_or_default()).await?;
@@ -305,6 +293,7 @@ impl Run {
 
     async fn event(&mut self, number: u64, now: Timestamp, row: MarketRow) -> Result<(), String> {
         self.clock.advance_to(now);
+        self.desk.cursor.change(|c| c.now = now);
         self.poll(now).await?;
         let tick = SystemClock.now();
         let what = if matches!(row.event, MarketEvent::Quote { .. }) { "quote" } else { "trade" };
@@ -313,7 +302,7 @@ impl Run {
         let envelope = Envelope::new(topic, "market.v1", now, data).with_source(format!("bot/{}", self.desk.bot));
         self.infra.events().publish(envelope, Delivery::AtMostOnce).await.map_err(text)?;
         self.market.drained().await.map_err(text)?;
-        self.desk.cursor.change(|c| (c.events, c.now) = (number, now));
+        self.desk.cursor.change(|c| c.events = number);
         let Some(signal) = self.desk.signal.lock().take() else { return Ok(()) };
 
         *self.desk.tick.lock() = Some((tick, SystemClock.now()));
@@ -337,7 +326,7 @@ impl Run {
         let after = self.desk.cursor.get().polled;
         let (executions, quiet_until) =
             self.desk.venue.executions(after, now).await.map_err(|e| format!("{e}; run the same command to go on"))?;
-        let mut envelopes = Vec::new();
+        let mut ops = Vec::new();
         for execution in executions {
             let Some(record) = self.desk.gate.order(&execution.order).await.map_err(text)? else {
                 return Err(format!("the exchange reports on {}, which this bot never sent", execution.order));
@@ -346,14 +335,16 @@ impl Run {
                 format!("executions:{}:{}", self.desk.bot, record.order.instrument.symbol).parse().map_err(text)?;
             let data = serde_json::to_vec(&execution).map_err(text)?;
             let id = infra_types::EventId::new(format!("execution.{}", execution.id)).map_err(text)?;
-            envelopes.push(
-                Envelope::new(topic, "execution.v1", execution.at, data)
-                    .with_id(id)
-                    .with_key(record.order.instrument.to_string()),
-            );
+            let envelope = Envelope::new(topic, "execution.v1", execution.at, data)
+                .with_id(id)
+                .with_key(record.order.instrument.to_string());
+            ops.push(self.infra.outbox().event(&envelope));
         }
-        for published in self.infra.events().publish_batch(envelopes).await {
-            published.map_err(text)?;
+        if !ops.is_empty() {
+            // The bus keeps them from here on. With the cursor in the same batch, a run that goes on meets them at this event
+            // and not at an earlier one.
+            self.save(ops).await?;
+            self.infra.relay_events().await.map_err(text)?;
         }
         self.settle().await?;
         self.quiet_until = quiet_until;
