@@ -249,7 +249,7 @@ fn exchange_dir(infra: &Infrastructure) -> Result<PathBuf, String> {
 
 /// Handles `what` of this bot, at least once, from where an earlier run stopped.
 async fn subscribe(infra: &Infrastructure, what: &str, handler: Arc<dyn Handler>) -> Result<Subscription, String> {
-    let pattern = Pattern::new(&format!("{what}:{}:*", infra.bot())).map_err(text)?;
+    let pattern = Pattern::new(format!("{what}:{}:*", infra.bot())).map_err(text)?;
     let group = format!("{what}-{}", infra.bot());
     let options = SubscribeOptions::at_least_once(pattern, &group, handler).from_earliest().with_consumer(&group);
     infra.events().subscribe(options).await.map_err(text)
