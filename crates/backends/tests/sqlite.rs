@@ -147,3 +147,15 @@ async fn a_full_disk_is_told_and_what_was_answered_is_there() {
     insert(&db, 1, false).await.expect("there is room again");
     assert_eq!(count(&db).await, answered + 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_connections_may_open_a_new_file_at_once() {
+    for _ in 0..20 {
+        let dir = tempfile::tempdir().expect("it works");
+        let handles: Vec<_> = (0..8).map(|_| open(&dir)).collect();
+        let tasks: Vec<_> = handles.into_iter().map(|db| tokio::spawn(async move { db.ready(&V1).await })).collect();
+        for task in tasks {
+            task.await.expect("it works").expect("nobody is turned away");
+        }
+    }
+}

@@ -8,6 +8,7 @@ mod worker;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use infra_types::{Clock, SystemClock};
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::OnceCell;
 
@@ -56,7 +57,20 @@ impl SqliteConfig {
         self
     }
 
+    /// Opens the file. While several connections bring a new file into WAL mode at once, SQLite answers "busy" without
+    /// waiting (waiting could be for ever), so the waiting is done here.
     fn open(&self) -> Result<Connection, BackendError> {
+        let clock = SystemClock;
+        let deadline = clock.now() + self.busy_timeout;
+        loop {
+            match self.try_open() {
+                Err(BackendError::Busy) if clock.now() < deadline => std::thread::sleep(Duration::from_millis(2)),
+                answer => return answer,
+            }
+        }
+    }
+
+    fn try_open(&self) -> Result<Connection, BackendError> {
         let open = || -> rusqlite::Result<Connection> {
             let conn = Connection::open(&self.path)?;
             conn.busy_timeout(self.busy_timeout)?;
