@@ -8,29 +8,18 @@ use infra_factory::{
     config::{Config, ConfigBuilder},
     create_infrastructure,
     event_bus::Delivery,
-    gate::{Approved, GateError, OrderSink, Placed, Placement, SinkError, VenueOrder},
+    gate::{GateError, Placed},
     risk_engine::Quote,
     state_store::{Batch, Key, Op, StoreError},
     types::{
-        Clock, Decimal, Envelope, ErrorKind, HealthStatus, InstrumentSpec, ManualClock, Order, OrderId, Side,
-        Timestamp, Topic,
+        Clock, Decimal, Envelope, ErrorKind, HealthStatus, InstrumentSpec, ManualClock, Order, Side, Timestamp, Topic,
     },
 };
 
-struct Paper;
+#[path = "common/paper.rs"]
+mod paper;
 
-#[async_trait::async_trait]
-impl OrderSink for Paper {
-    async fn place(&self, order: Approved<Order>) -> Placement {
-        Placement::Acknowledged { venue_order_id: format!("x-{}", order.order().id) }
-    }
-    async fn cancel(&self, _: &OrderId) -> Result<(), SinkError> {
-        Ok(())
-    }
-    async fn query(&self, _: &OrderId) -> Result<VenueOrder, SinkError> {
-        Ok(VenueOrder::NotFound)
-    }
-}
+use paper::Paper;
 
 fn config(preset: Preset) -> ConfigBuilder {
     ConfigBuilder::new(preset)

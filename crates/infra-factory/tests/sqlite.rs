@@ -9,29 +9,19 @@ use infra_factory::{
     audit_log::Verdict,
     config::{Config, ConfigBuilder},
     emergency::{EmergencyState, Stance},
-    gate::{Approved, NotAtVenue, OrderSink, Placed, Placement, SinkError, VenueOrder},
+    gate::{NotAtVenue, Placed},
     risk_engine::{LimitValue, Quote, RiskLimits},
     types::{
-        Clock, Decimal, ErrorKind, Execution, ExecutionKind, Fill, InstrumentSpec, ManualClock, Money, Order, OrderId,
+        Clock, Decimal, ErrorKind, Execution, ExecutionKind, Fill, InstrumentSpec, ManualClock, Money, Order,
         OrderStatus, Side,
     },
 };
 use infra_testkit::TestDir;
 
-struct Paper;
+#[path = "common/paper.rs"]
+mod paper;
 
-#[async_trait::async_trait]
-impl OrderSink for Paper {
-    async fn place(&self, order: Approved<Order>) -> Placement {
-        Placement::Acknowledged { venue_order_id: format!("x-{}", order.order().id) }
-    }
-    async fn cancel(&self, _: &OrderId) -> Result<(), SinkError> {
-        Ok(())
-    }
-    async fn query(&self, _: &OrderId) -> Result<VenueOrder, SinkError> {
-        Ok(VenueOrder::NotFound)
-    }
-}
+use paper::Paper;
 
 fn config(dir: &Path, bot: &str) -> Config {
     ConfigBuilder::new(Preset::Standalone)
