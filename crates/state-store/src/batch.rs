@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use infra_types::{EventId, Namespace, Timestamp};
 
-use crate::{key::Key, store::Value};
+use crate::{key::Key, op::Op, store::Value};
 
 /// The state of a record at one write; grows with every write of its namespace and never returns, so that a key that was
 /// deleted and created again is a different one (no ABA).
@@ -83,111 +83,6 @@ impl Delta {
     }
 }
 
-/// One operation of a batch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Op {
-    /// Writes a value. Cache or record key.
-    Set {
-        /// Where.
-        key: Key,
-        /// What.
-        value: Value,
-        /// For how long.
-        ttl: Ttl,
-        /// Only if.
-        when: When,
-    },
-    /// Removes a key; its absence is fine unless `when` says otherwise.
-    Delete {
-        /// Which.
-        key: Key,
-        /// Only if.
-        when: When,
-    },
-    /// Changes nothing; the batch happens only if this holds.
-    Check {
-        /// Of which key.
-        key: Key,
-        /// What must hold.
-        when: When,
-    },
-    /// Adds to a counter. Outside its bounds the batch is refused with the current value. A counter that reaches a
-    /// value keeps its TTL as `ttl` says. Cache or record key.
-    Add {
-        /// Which counter.
-        key: Key,
-        /// How much, within which bounds.
-        delta: Delta,
-        /// For how long; `Keep` is what counters usually want.
-        ttl: Ttl,
-    },
-    /// Takes a lease that is free, expired, or already this holder's (then it is prolonged under the same fence). A new
-    /// holder gets a greater fence.
-    AcquireLease {
-        /// The lease's key.
-        key: Key,
-        /// Who: unique to a process run, not to a bot.
-        holder: String,
-        /// For how long from now.
-        ttl: Duration,
-    },
-    /// Prolongs a lease that is still this holder's under this fence, expired or not, as long as nobody else took it.
-    RenewLease {
-        /// The lease's key.
-        key: Key,
-        /// Who.
-        holder: String,
-        /// The fence that was granted.
-        fence: u64,
-        /// For how long from now.
-        ttl: Duration,
-    },
-    /// Gives a lease back; its fence stays counted. Refused as `Fenced` if another holder has it.
-    ReleaseLease {
-        /// The lease's key.
-        key: Key,
-        /// The fence that was granted.
-        fence: u64,
-    },
-    /// The batch happens only if `fence` is the newest that this lease ever granted. Expiry alone does not matter:
-    /// as long as nobody else took the lease, nobody else acts on it.
-    CheckFence {
-        /// The lease's key.
-        key: Key,
-        /// The fence that was granted.
-        fence: u64,
-    },
-    /// Appends a message that a relay will publish: it exists if and only if the rest of the batch does.
-    Enqueue {
-        /// Name of the queue.
-        outbox: Key,
-        /// What keeps its order.
-        order_key: String,
-        /// The published event's id, so that a repeated publish is recognised.
-        id: EventId,
-        /// What to publish.
-        payload: Bytes,
-    },
-    /// Removes messages that were published, up to and with this position.
-    Acknowledge {
-        /// Name of the queue.
-        outbox: Key,
-        /// The last one that was published.
-        up_to: OutboxPosition,
-    },
-    /// Notes that a message's effect is in this batch. If it was noted before, the batch is refused as
-    /// `AlreadyProcessed`: the effect is there already.
-    MarkInbox {
-        /// Whose inbox.
-        consumer: Key,
-        /// The message's id.
-        id: EventId,
-        /// How long it is remembered.
-        ttl: Ttl,
-    },
-}
-
 /// Where a message stands in its outbox. Opaque and ordered; only a store makes sense of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, serde::Serialize, serde::Deserialize)]
 pub struct OutboxPosition {
@@ -233,6 +128,10 @@ pub enum Applied {
     Existed(bool),
     /// The lease as granted or prolonged.
     Lease(LeaseGrant),
+    /// How many values the list holds now.
+    Length(u32),
+    /// What the window counts now.
+    Used(i64),
 }
 
 /// Operations on one namespace that happen all or not at all, in their order: a later operation sees what an earlier one did,
@@ -281,6 +180,12 @@ impl Batch {
     #[must_use]
     pub fn add(self, key: Key, delta: Delta) -> Self {
         self.with(Op::Add { key, delta, ttl: Ttl::Keep })
+    }
+
+    /// Appends to a list that keeps its newest `cap` values for ever.
+    #[must_use]
+    pub fn push(self, list: Key, value: impl Into<Bytes>, cap: u32) -> Self {
+        self.with(Op::Push { list, value: value.into(), cap, ttl: Ttl::Never })
     }
 
     /// Makes the batch depend on a key.

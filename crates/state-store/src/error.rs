@@ -1,5 +1,7 @@
 //! Why a store refused, by what the caller should do.
 
+use std::time::Duration;
+
 use infra_types::{ErrorKind, Timestamp};
 
 use crate::{batch::Version, key::Key};
@@ -90,11 +92,35 @@ pub enum StoreError {
         /// The newest fence it granted; 0 if it never granted one.
         newest: u64,
     },
+    /// The window has no room.
+    #[error("operation {index}: window {key} counts {used} and has no room for more{}", wait(*.retry_after))]
+    WindowFull {
+        /// Which operation.
+        index: usize,
+        /// Which window.
+        key: Key,
+        /// What it counts now.
+        used: i64,
+        /// When there will be room if nobody else takes it; none if it asks for more than the limit.
+        retry_after: Option<Duration>,
+    },
     /// The message's effect is in the store already.
     #[error("operation {index}: the message was processed before")]
     AlreadyProcessed {
         /// Which operation.
         index: usize,
+    },
+    /// The value was written in another form than the reader's. Nothing was changed.
+    #[error(
+        "{key:?} was written as {found}, this reader knows {expected}: use the program that wrote it, or migrate the value"
+    )]
+    WrongCodec {
+        /// Which key.
+        key: Key,
+        /// Name and schema version that stand in front of the value.
+        found: String,
+        /// Name and schema versions that the reader knows.
+        expected: String,
     },
     /// The reply was lost: the batch is wholly there or wholly absent. Find out before you go on.
     #[error("the reply was lost; the batch may or may not be stored ({reason}): read before you go on")]
@@ -140,6 +166,7 @@ impl StoreError {
             | Self::WrongType { index, .. }
             | Self::LeaseHeld { index, .. }
             | Self::Fenced { index, .. }
+            | Self::WindowFull { index, .. }
             | Self::AlreadyProcessed { index } => Some(*index),
             _ => None,
         }
@@ -149,11 +176,13 @@ impl StoreError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::InvalidKey { .. } | Self::Invalid { .. } | Self::TooLarge { .. } | Self::WrongType { .. } => {
-                ErrorKind::Invalid
-            }
+            Self::InvalidKey { .. }
+            | Self::Invalid { .. }
+            | Self::TooLarge { .. }
+            | Self::WrongType { .. }
+            | Self::WrongCodec { .. } => ErrorKind::Invalid,
             Self::Mismatch { .. } | Self::LeaseHeld { .. } | Self::AlreadyProcessed { .. } => ErrorKind::Conflict,
-            Self::OutOfBounds { .. } | Self::Overflow { .. } => ErrorKind::LimitExceeded,
+            Self::OutOfBounds { .. } | Self::Overflow { .. } | Self::WindowFull { .. } => ErrorKind::LimitExceeded,
             Self::Fenced { .. } => ErrorKind::Fenced,
             Self::Ambiguous { .. } => ErrorKind::Ambiguous,
             Self::Corrupt { .. } => ErrorKind::Corrupt,
@@ -161,5 +190,12 @@ impl StoreError {
             Self::Closed => ErrorKind::Unavailable,
             Self::Backend { kind, .. } => *kind,
         }
+    }
+}
+
+fn wait(retry_after: Option<Duration>) -> String {
+    match retry_after {
+        Some(time) => format!(": try again in {} ms", time.as_millis()),
+        None => ": ask for less".into(),
     }
 }

@@ -6,9 +6,10 @@ use infra_types::Namespace;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    batch::{Applied, Batch, Delta, LeaseGrant, Op, Ttl, Version, When},
+    batch::{Applied, Batch, Delta, LeaseGrant, Ttl, Version, When},
     error::StoreError,
     key::{Key, KeyKind},
+    op::Op,
     store::{StateStore, Value},
 };
 

@@ -13,9 +13,13 @@ pub enum KeyKind {
     Record,
     /// A lease: written by lease operations only; reads give the holder as bytes and the fence as version.
     Lease,
+    /// A list: written by `Push`, read by `list_range`.
+    List,
+    /// A sliding window: written and read by `Admit`.
+    Window,
 }
 
-/// A checked key: 1 to 512 bytes of UTF-8 without control characters. Cache, record and lease keys of the same name are three
+/// A checked key: 1 to 512 bytes of UTF-8 without control characters. Keys of the same name and of different kinds are
 /// different keys.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
@@ -67,6 +71,22 @@ impl Key {
     /// As [`Key::new`].
     pub fn lease(name: impl AsRef<str>) -> Result<Self, StoreError> {
         Self::new(KeyKind::Lease, name)
+    }
+
+    /// A list's key. See [`Key::new`].
+    ///
+    /// # Errors
+    /// As [`Key::new`].
+    pub fn list(name: impl AsRef<str>) -> Result<Self, StoreError> {
+        Self::new(KeyKind::List, name)
+    }
+
+    /// A sliding window's key. See [`Key::new`].
+    ///
+    /// # Errors
+    /// As [`Key::new`].
+    pub fn window(name: impl AsRef<str>) -> Result<Self, StoreError> {
+        Self::new(KeyKind::Window, name)
     }
 
     /// Which promises it keeps.

@@ -1,26 +1,36 @@
 #![doc = include_str!("../README.md")]
 
 mod batch;
+mod capability;
+mod changes;
 mod create;
 mod error;
 mod ext;
 mod key;
+mod list;
 mod memory;
+mod op;
 mod rules;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod store;
 mod validate;
+mod window;
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
 
-pub use batch::{Applied, Batch, Delta, LeaseGrant, Op, OutboxPosition, OutboxRow, Ttl, Version, When};
+pub use batch::{Applied, Batch, Delta, LeaseGrant, OutboxPosition, OutboxRow, Ttl, Version, When};
+pub use capability::Capability;
+pub use changes::{Change, ChangePosition, Changes, Watch, WatchEvent};
 pub use create::{create_state_store, create_state_store_with};
 pub use error::StoreError;
 pub use ext::StateStoreExt;
 pub use key::{Key, KeyKind};
+pub use list::{ListOrder, ListPage, ListRange};
 pub use memory::MemoryStateStore;
+pub use op::Op;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteStateStore;
 pub use store::{Entry, Limits, Page, Scan, StateStore, StoreInfo, Value};
+pub use window::WindowLimit;

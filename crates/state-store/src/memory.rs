@@ -1,6 +1,7 @@
 //! State in this process's memory: for tests, development and backtests. It is the specification.
 
 mod space;
+mod transaction;
 
 use std::{
     collections::HashMap,
@@ -17,14 +18,16 @@ use async_trait::async_trait;
 use infra_types::{Clock, Health, Namespace};
 use parking_lot::RwLock;
 
-use self::space::{Space, Transaction};
+use self::{space::Space, transaction::Transaction};
 use crate::{
     batch::{Applied, Batch, OutboxPosition, OutboxRow},
+    changes::{ChangePosition, Changes},
     error::StoreError,
     key::Key,
+    list::{ListPage, ListRange},
     rules::{self, number_at},
     store::{Entry, Limits, Page, Scan, StateStore, StoreInfo},
-    validate,
+    validate::{self, changes_not_kept},
 };
 
 struct Inner {
@@ -110,6 +113,7 @@ impl StateStore for MemoryStateStore {
 
     async fn get(&self, namespace: &Namespace, key: &Key) -> Result<Option<Entry>, StoreError> {
         let inner = self.open()?;
+        validate::readable(key)?;
         Ok(inner.spaces.read().get(namespace).and_then(|space| space.read().get(key, inner.now_ms())))
     }
 
@@ -152,6 +156,27 @@ impl StateStore for MemoryStateStore {
         Ok(Page { entries, next: None })
     }
 
+    async fn list_range(&self, namespace: &Namespace, list: &Key, range: ListRange) -> Result<ListPage, StoreError> {
+        let inner = self.open()?;
+        validate::list(list, &range)?;
+        let Some(space) = inner.space(namespace) else { return Ok(ListPage::default()) };
+        let space = space.read();
+        Ok(space.list_page(list, range, inner.now_ms()))
+    }
+
+    async fn changes_read(
+        &self,
+        namespace: &Namespace,
+        after: Option<ChangePosition>,
+        limit: usize,
+    ) -> Result<Changes, StoreError> {
+        let inner = self.open()?;
+        validate::page(limit)?;
+        let space = inner.space(namespace).ok_or_else(changes_not_kept)?;
+        let space = space.read();
+        space.changes_after(after, limit).ok_or_else(changes_not_kept)
+    }
+
     async fn outbox_read(
         &self,
         namespace: &Namespace,
@@ -183,6 +208,8 @@ impl StateStore for MemoryStateStore {
             survives_process: false,
             survives_power_cut: false,
             shared_between_processes: false,
+            shared_between_hosts: false,
+            uses_given_clock: true,
             limits: self.0.limits,
         }
     }

@@ -7,10 +7,13 @@ use bytes::Bytes;
 use infra_types::{EventId, Timestamp};
 
 use crate::{
-    batch::{Applied, Delta, LeaseGrant, Op, OutboxPosition, Ttl, Version, When},
+    batch::{Applied, Delta, LeaseGrant, OutboxPosition, Ttl, Version, When},
+    changes::{Change, ChangePosition},
     error::StoreError,
     key::{Key, KeyKind},
+    op::Op,
     store::Value,
+    window::{Full, Slots, WindowLimit},
 };
 
 /// What a stored key is, without its bytes.
@@ -48,6 +51,15 @@ pub(crate) trait Rows {
     fn remove(&mut self, key: &Key) -> Result<(), StoreError>;
     fn lease(&mut self, key: &Key) -> Result<LeaseRow, StoreError>;
     fn put_lease(&mut self, key: &Key, row: LeaseRow) -> Result<(), StoreError>;
+    /// Appends to a list and lets the oldest values beyond `cap` fall off; answers how many are left.
+    fn push(&mut self, list: &Key, value: Bytes, cap: u32, expires_ms: Option<i64>) -> Result<u32, StoreError>;
+    fn window(&mut self, key: &Key) -> Result<Slots, StoreError>;
+    /// Whether the namespace keeps its changes.
+    fn keeps_changes(&mut self) -> Result<bool, StoreError>;
+    /// Keeps the newest `max` changes from now on; 0 forgets them all.
+    fn keep_changes(&mut self, max: u32) -> Result<(), StoreError>;
+    /// Notes a change, and forgets the oldest one beyond what is kept.
+    fn note(&mut self, change: Change) -> Result<(), StoreError>;
     /// The next number of the namespace: a version or a position, never given twice.
     fn next_number(&mut self) -> Result<u64, StoreError>;
     fn enqueue(&mut self, outbox: &Key, number: u64, order: String, id: EventId, load: Bytes)
@@ -93,10 +105,24 @@ impl<R: Rows> Step<'_, R> {
             Op::Delete { key, when } => {
                 let existed = self.judge(&key, when)?.is_some();
                 self.rows.remove(&key)?;
+                if existed && key.kind() == KeyKind::Record && self.rows.keeps_changes()? {
+                    let position = ChangePosition(self.rows.next_number()?);
+                    self.rows.note(Change { position, key, version: None, expires_at: None })?;
+                }
                 Ok(Applied::Existed(existed))
             }
             Op::Check { key, when } => self.judge(&key, when).map(|_| Applied::Done),
             Op::Add { key, delta, ttl } => self.add(&key, delta, ttl),
+            Op::Push { list, value, cap, ttl } => {
+                let found = self.judge(&list, When::Always)?;
+                if found.is_none() {
+                    self.rows.remove(&list)?;
+                }
+                let expires_ms = self.expires(ttl, found);
+                self.rows.push(&list, value, cap, expires_ms).map(Applied::Length)
+            }
+            Op::Admit { window, by, limit } => self.admit(window, by, &limit),
+            Op::KeepChanges { max } => self.rows.keep_changes(max).map(|()| Applied::Done),
             Op::AcquireLease { key, holder, ttl } => self.acquire(key, holder, ttl),
             Op::RenewLease { key, holder, fence, ttl } => self.renew(key, holder, fence, ttl),
             Op::ReleaseLease { key, fence } => {
@@ -172,10 +198,28 @@ impl<R: Rows> Step<'_, R> {
     fn put(&mut self, key: &Key, value: Value, expires_ms: Option<i64>) -> Result<Option<Version>, StoreError> {
         let version = match key.kind() {
             KeyKind::Record => Some(self.rows.next_number()?),
-            KeyKind::Cache | KeyKind::Lease => None,
+            KeyKind::Cache | KeyKind::Lease | KeyKind::List | KeyKind::Window => None,
         };
         self.rows.put(key, value, version.unwrap_or(0), expires_ms)?;
+        if let Some(number) = version
+            && self.rows.keeps_changes()?
+        {
+            let (version, expires_at) = (Some(Version(number)), expires_ms.map(Timestamp::from_millis));
+            self.rows.note(Change { position: ChangePosition(number), key: key.clone(), version, expires_at })?;
+        }
         Ok(version.map(Version))
+    }
+
+    fn admit(&mut self, key: Key, by: i64, limit: &WindowLimit) -> Result<Applied, StoreError> {
+        let mut slots = self.rows.window(&key)?;
+        let used = slots.admit(by, limit, self.now_ms).map_err(|full| {
+            let Full { used, retry_after } = full;
+            StoreError::WindowFull { index: self.index, key: key.clone(), used, retry_after }
+        })?;
+        if by > 0 {
+            self.rows.put(&key, Value::from(slots.encode()), 0, slots.ends_ms())?;
+        }
+        Ok(Applied::Used(used))
     }
 
     fn expires(&self, ttl: Ttl, found: Option<Head>) -> Option<i64> {

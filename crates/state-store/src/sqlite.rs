@@ -1,6 +1,8 @@
 //! State in one SQLite file: no server, shared by the processes of a host, survives their death.
 
+mod changes;
 mod clear;
+mod lists;
 mod reads;
 mod tables;
 
@@ -20,11 +22,13 @@ use rusqlite::Connection;
 use self::tables::{SCHEMA, Tables};
 use crate::{
     batch::{Applied, Batch, OutboxPosition, OutboxRow},
+    changes::{ChangePosition, Changes},
     error::StoreError,
     key::Key,
+    list::{ListPage, ListRange},
     rules::{self, number_at},
     store::{Entry, Limits, Page, Scan, StateStore, StoreInfo},
-    validate,
+    validate::{self, changes_not_kept},
 };
 
 /// A store in a SQLite file. The file is opened by the first use.
@@ -135,6 +139,24 @@ impl StateStore for SqliteStateStore {
         self.read(move |conn, now_ms| reads::page(conn, namespace.as_str(), &scan, now_ms)).await
     }
 
+    async fn list_range(&self, namespace: &Namespace, list: &Key, range: ListRange) -> Result<ListPage, StoreError> {
+        validate::list(list, &range)?;
+        let (namespace, list) = (namespace.clone(), list.clone());
+        self.read(move |conn, now_ms| lists::page(conn, namespace.as_str(), &list, range, now_ms)).await
+    }
+
+    async fn changes_read(
+        &self,
+        namespace: &Namespace,
+        after: Option<ChangePosition>,
+        limit: usize,
+    ) -> Result<Changes, StoreError> {
+        validate::page(limit)?;
+        let namespace = namespace.clone();
+        self.read(move |conn, _| changes::page(conn, namespace.as_str(), after, limit)?.ok_or_else(changes_not_kept))
+            .await
+    }
+
     async fn outbox_read(
         &self,
         namespace: &Namespace,
@@ -185,6 +207,8 @@ impl StateStore for SqliteStateStore {
             survives_process: true,
             survives_power_cut: self.syncs_fully.get().copied().unwrap_or(false),
             shared_between_processes: true,
+            shared_between_hosts: false,
+            uses_given_clock: true,
             limits: self.limits,
         }
     }

@@ -8,8 +8,11 @@ use infra_types::{Health, Namespace, Timestamp};
 
 use crate::{
     batch::{Applied, Batch, OutboxPosition, OutboxRow, Version},
+    capability::Capability,
+    changes::{ChangePosition, Changes},
     error::StoreError,
     key::Key,
+    list::{ListPage, ListRange},
 };
 
 /// What a key holds.
@@ -119,8 +122,37 @@ pub struct StoreInfo {
     pub survives_power_cut: bool,
     /// Whether other processes see it.
     pub shared_between_processes: bool,
+    /// Whether other hosts see it.
+    pub shared_between_hosts: bool,
+    /// Whether expiry is judged by the clock that the store was given; else by the server's.
+    pub uses_given_clock: bool,
     /// The sizes it enforces.
     pub limits: Limits,
+}
+
+impl StoreInfo {
+    /// Whether the store can do this; the closed list of what some cannot.
+    #[must_use]
+    pub fn has(&self, capability: Capability) -> bool {
+        match capability {
+            Capability::SurviveProcess => self.survives_process,
+            Capability::SurvivePowerCut => self.survives_power_cut,
+            Capability::ShareBetweenProcesses => self.shared_between_processes,
+            Capability::ShareBetweenHosts => self.shared_between_hosts,
+            Capability::UseGivenClock => self.uses_given_clock,
+        }
+    }
+
+    /// Refuses a store that cannot do what its user needs.
+    ///
+    /// # Errors
+    /// `Unsupported`, with what is missing.
+    pub fn require(&self, capability: Capability) -> Result<(), StoreError> {
+        if self.has(capability) {
+            return Ok(());
+        }
+        Err(StoreError::Unsupported { backend: self.backend, what: capability.as_str() })
+    }
 }
 
 /// State that bots share.
@@ -173,6 +205,31 @@ pub trait StateStore: Send + Sync + fmt::Debug {
     /// # Cancel safety
     /// Reads change nothing.
     async fn scan(&self, namespace: &Namespace, scan: Scan) -> Result<Page, StoreError>;
+
+    /// Reads a part of a list. An absent or expired list is empty.
+    ///
+    /// # Errors
+    /// `Invalid` for a key of another kind or a limit outside 1 to 1,000, `Closed`, `Backend`, `Corrupt`.
+    ///
+    /// # Cancel safety
+    /// Reads change nothing.
+    async fn list_range(&self, namespace: &Namespace, list: &Key, range: ListRange) -> Result<ListPage, StoreError>;
+
+    /// Changes of records after a position, at most `limit` (1 to 1,000), in order; without a position, only where the changes end
+    /// now. A change that appears later never stands before one that was already read. A position that is not of this store's
+    /// life (a backup was restored) is a gap too. [`Watch`](crate::Watch) follows them.
+    ///
+    /// # Errors
+    /// `Invalid` for a namespace that keeps no changes, or a limit outside 1 to 1,000; `Closed`, `Backend`, `Corrupt`.
+    ///
+    /// # Cancel safety
+    /// Reads change nothing.
+    async fn changes_read(
+        &self,
+        namespace: &Namespace,
+        after: Option<ChangePosition>,
+        limit: usize,
+    ) -> Result<Changes, StoreError>;
 
     /// The oldest messages of an outbox, after a position, at most `limit` (1 to 1,000), in order. A message that appears
     /// later never stands before one that was already read.

@@ -3,14 +3,21 @@
 use std::time::Duration;
 
 use crate::{
-    batch::{Batch, Op, Ttl, When},
+    batch::{Batch, Ttl, When},
     error::StoreError,
     key::{Key, KeyKind},
-    store::{Limits, Scan},
+    list::ListRange,
+    op::Op,
+    store::{Limits, Scan, Value},
+    window::WindowLimit,
 };
 
 /// Records of a page, messages of a read.
 const PAGE_MAX: usize = 1_000;
+/// Values of a list.
+const LIST_CAP_MAX: u32 = 10_000;
+/// Changes that a namespace keeps.
+const CHANGES_MAX: u32 = 100_000;
 const TTL_MIN: Duration = Duration::from_millis(1);
 
 fn invalid(rule: impl Into<String>) -> StoreError {
@@ -43,8 +50,28 @@ fn check(op: &Op) -> Result<usize, StoreError> {
             Ok(value.as_bytes().map_or(0, bytes::Bytes::len))
         }
         Op::Delete { key, when: on } | Op::Check { key, when: on } => {
-            plain(key)?;
+            match key.kind() {
+                KeyKind::Lease => return Err(invalid("a lease key is written by lease operations only")),
+                KeyKind::Cache | KeyKind::Record | KeyKind::List | KeyKind::Window => {}
+            }
             when(key, *on).map(|()| 0)
+        }
+        Op::Push { list, value, cap, ttl: keep } => {
+            of_kind(list, KeyKind::List, "a push needs a list key")?;
+            if !(1..=LIST_CAP_MAX).contains(cap) {
+                return Err(invalid("a list keeps 1 to 10,000 values"));
+            }
+            ttl(*keep).map(|()| value.len())
+        }
+        Op::Admit { window, by, limit } => {
+            of_kind(window, KeyKind::Window, "a sliding window needs a window key")?;
+            admitted(*by, limit).map(|()| 0)
+        }
+        Op::KeepChanges { max } => {
+            if *max > CHANGES_MAX {
+                return Err(invalid("a namespace keeps at most 100,000 changes"));
+            }
+            Ok(0)
         }
         Op::Add { key, delta, ttl: keep } => {
             plain(key)?;
@@ -86,7 +113,23 @@ fn plain(key: &Key) -> Result<(), StoreError> {
     match key.kind() {
         KeyKind::Cache | KeyKind::Record => Ok(()),
         KeyKind::Lease => Err(invalid("a lease key is written by lease operations only")),
+        KeyKind::List => Err(invalid("a list key is written by push")),
+        KeyKind::Window => Err(invalid("a window key is written by admit")),
     }
+}
+
+fn admitted(by: i64, limit: &WindowLimit) -> Result<(), StoreError> {
+    let amount = 0..=Value::COUNTER_MAX;
+    if !amount.contains(&by) || !amount.contains(&limit.max) {
+        return Err(invalid("a window counts 0 to 2^53-1"));
+    }
+    if limit.slices.get() > WindowLimit::SLICES_MAX {
+        return Err(invalid("a window has 1 to 60 slices"));
+    }
+    if limit.length < TTL_MIN * u32::from(limit.slices.get()) || limit.length > WindowLimit::LENGTH_MAX {
+        return Err(invalid("a window has at least 1 ms a slice and at most 366 days"));
+    }
+    Ok(())
 }
 
 fn when(key: &Key, when: When) -> Result<(), StoreError> {
@@ -115,9 +158,25 @@ fn text(what: &str, text: &str) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// How many keys one read names.
+/// The keys of one read.
 pub(crate) fn keys(keys: &[Key], limits: &Limits) -> Result<(), StoreError> {
-    at_most("read keys", keys.len(), limits.get_keys_max)
+    at_most("read keys", keys.len(), limits.get_keys_max)?;
+    keys.iter().try_for_each(readable)
+}
+
+/// One key that is read as an entry.
+pub(crate) fn readable(key: &Key) -> Result<(), StoreError> {
+    match key.kind() {
+        KeyKind::Cache | KeyKind::Record | KeyKind::Lease => Ok(()),
+        KeyKind::List => Err(invalid("a list is read by list_range")),
+        KeyKind::Window => Err(invalid("a window is read by admitting 0")),
+    }
+}
+
+/// A read of a list.
+pub(crate) fn list(list: &Key, range: &ListRange) -> Result<(), StoreError> {
+    of_kind(list, KeyKind::List, "list_range needs a list key")?;
+    page(range.limit)
 }
 
 /// A scan.
@@ -139,4 +198,9 @@ pub(crate) fn page(limit: usize) -> Result<(), StoreError> {
 pub(crate) fn outbox(outbox: &Key, limit: usize) -> Result<(), StoreError> {
     of_kind(outbox, KeyKind::Record, "an outbox is named by a record key")?;
     page(limit)
+}
+
+/// The answer to who reads changes that nobody keeps.
+pub(crate) fn changes_not_kept() -> StoreError {
+    invalid("this namespace keeps no changes: apply Op::KeepChanges to it first")
 }

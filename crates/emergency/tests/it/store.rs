@@ -5,8 +5,8 @@ use std::{collections::VecDeque, sync::Arc};
 use async_trait::async_trait;
 use infra_emergency::{CompanionOps, EmergencyBuilder, EmergencyController, EmergencyState};
 use infra_state_store::{
-    Applied, Batch, Entry, Key, MemoryStateStore, Op, OutboxPosition, OutboxRow, Page, Scan, StateStore, StoreError,
-    StoreInfo,
+    Applied, Batch, ChangePosition, Changes, Entry, Key, ListPage, ListRange, MemoryStateStore, Op, OutboxPosition,
+    OutboxRow, Page, Scan, StateStore, StoreError, StoreInfo,
 };
 use infra_types::{BotId, Clock, ErrorKind, EventId, Health, ManualClock, Namespace};
 use parking_lot::Mutex;
@@ -157,6 +157,19 @@ impl StateStore for FaultyStore {
 
     async fn scan(&self, namespace: &Namespace, scan: Scan) -> Result<Page, StoreError> {
         self.inner.scan(namespace, scan).await
+    }
+
+    async fn list_range(&self, namespace: &Namespace, list: &Key, range: ListRange) -> Result<ListPage, StoreError> {
+        self.inner.list_range(namespace, list, range).await
+    }
+
+    async fn changes_read(
+        &self,
+        namespace: &Namespace,
+        after: Option<ChangePosition>,
+        limit: usize,
+    ) -> Result<Changes, StoreError> {
+        self.inner.changes_read(namespace, after, limit).await
     }
 
     async fn outbox_read(

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use infra_factory::{
     state_store::{
-        Applied, Batch, Entry, Key, OutboxPosition, OutboxRow, Page, Scan, StateStore, StoreError, StoreInfo,
+        Applied, Batch, ChangePosition, Changes, Entry, Key, ListPage, ListRange, OutboxPosition, OutboxRow, Page,
+        Scan, StateStore, StoreError, StoreInfo,
     },
     types::{ErrorKind, Health, Namespace},
 };
@@ -129,6 +130,21 @@ impl StateStore for FaultyStore {
     async fn scan(&self, namespace: &Namespace, scan: Scan) -> Result<Page, StoreError> {
         self.check_read()?;
         self.inner.scan(namespace, scan).await
+    }
+
+    async fn list_range(&self, namespace: &Namespace, list: &Key, range: ListRange) -> Result<ListPage, StoreError> {
+        self.check_read()?;
+        self.inner.list_range(namespace, list, range).await
+    }
+
+    async fn changes_read(
+        &self,
+        namespace: &Namespace,
+        after: Option<ChangePosition>,
+        limit: usize,
+    ) -> Result<Changes, StoreError> {
+        self.check_read()?;
+        self.inner.changes_read(namespace, after, limit).await
     }
 
     async fn outbox_read(

@@ -2,9 +2,10 @@
 
 use super::{Fixture, tools::*};
 use crate::{
-    batch::{Applied, Batch, Delta, Op, Ttl, When},
+    batch::{Applied, Batch, Delta, Ttl, When},
     error::StoreError,
     key::Key,
+    op::Op,
     store::{StateStore, Value},
 };
 

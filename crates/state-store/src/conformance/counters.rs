@@ -2,10 +2,11 @@
 
 use super::{Fixture, tools::*};
 use crate::{
-    batch::{Applied, Delta, Op, Ttl, When},
+    batch::{Applied, Delta, Ttl, When},
     error::StoreError,
     ext::StateStoreExt,
     key::Key,
+    op::Op,
     store::Value,
 };
 

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use super::{Fixture, tools::*};
 use crate::{
-    batch::{Applied, Op, Ttl, When},
+    batch::{Applied, Ttl, When},
     error::StoreError,
     ext::StateStoreExt,
+    op::Op,
     store::StateStore,
 };
 

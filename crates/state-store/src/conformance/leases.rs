@@ -2,8 +2,9 @@
 
 use super::{Fixture, tools::*};
 use crate::{
-    batch::{Applied, Delta, Op, Ttl, Version, When},
+    batch::{Applied, Delta, Ttl, Version, When},
     error::StoreError,
+    op::Op,
     store::{StateStore, Value},
 };
 

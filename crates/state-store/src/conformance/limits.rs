@@ -2,9 +2,10 @@
 
 use super::{Fixture, tools::*};
 use crate::{
-    batch::{Delta, Op, OutboxPosition, Ttl, When},
+    batch::{Delta, OutboxPosition, Ttl, When},
     error::StoreError,
     key::{Key, KeyKind},
+    op::Op,
 };
 
 #[track_caller]

@@ -2,9 +2,10 @@
 
 use super::{Fixture, tools::*};
 use crate::{
-    batch::{Applied, Op, OutboxPosition, Ttl, When},
+    batch::{Applied, OutboxPosition, Ttl, When},
     error::StoreError,
     ext::StateStoreExt,
+    op::Op,
     store::{StateStore, Value},
 };
 

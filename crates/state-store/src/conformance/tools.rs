@@ -7,9 +7,10 @@ use tokio::sync::Barrier;
 
 use super::Fixture;
 use crate::{
-    batch::{Applied, Batch, Op, OutboxRow, Ttl, Version, When},
+    batch::{Applied, Batch, OutboxRow, Ttl, Version, When},
     error::StoreError,
     key::Key,
+    op::Op,
     store::{Entry, Scan, StateStore, Value},
 };
 

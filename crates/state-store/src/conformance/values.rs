@@ -2,9 +2,10 @@
 
 use super::{Fixture, tools::*};
 use crate::{
-    batch::{Applied, Op, Ttl, When},
+    batch::{Applied, Ttl, When},
     error::StoreError,
     ext::StateStoreExt,
+    op::Op,
     store::Value,
 };
 

@@ -4,10 +4,11 @@ use std::num::NonZeroU32;
 
 use super::{Fixture, tools::*};
 use crate::{
-    batch::{Op, Ttl, Version, When},
+    batch::{Ttl, Version, When},
     error::StoreError,
     ext::StateStoreExt,
     key::Key,
+    op::Op,
 };
 
 fn swap(key: &Key, value: &str, version: Version) -> Op {

@@ -1,7 +1,7 @@
-//! One namespace in memory: its rows, and how a batch that failed is undone.
+//! One namespace in memory: its rows and their indexes.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::Arc,
 };
 
@@ -9,10 +9,11 @@ use bytes::Bytes;
 use infra_types::{EventId, Timestamp};
 
 use crate::{
-    batch::{OutboxPosition, OutboxRow, Version},
-    error::StoreError,
+    batch::{OutboxRow, Version},
+    changes::{Change, ChangePosition, Changes},
     key::{Key, KeyKind},
-    rules::{Head, LeaseRow, Rows, is_live},
+    list::{ListOrder, ListPage, ListRange},
+    rules::{LeaseRow, is_live},
     store::{Entry, Value},
 };
 
@@ -21,11 +22,11 @@ const SWEEP_MAX: usize = 100;
 
 #[derive(Debug)]
 pub(super) struct Cell {
-    value: Value,
-    version: u64,
-    expires_ms: Option<i64>,
+    pub(super) value: Value,
+    pub(super) version: u64,
+    pub(super) expires_ms: Option<i64>,
     /// When it was written, in writes of the namespace: the oldest cache key goes first.
-    written: u64,
+    pub(super) written: u64,
 }
 
 impl Cell {
@@ -38,6 +39,21 @@ impl Cell {
     }
 }
 
+#[derive(Debug, Default)]
+pub(super) struct List {
+    /// The oldest first.
+    pub(super) values: VecDeque<Bytes>,
+    pub(super) expires_ms: Option<i64>,
+}
+
+#[derive(Debug, Default, Clone)]
+pub(super) struct ChangeLog {
+    pub(super) max: usize,
+    /// Changes up to and with this number are not known.
+    pub(super) floor: u64,
+    pub(super) kept: VecDeque<Change>,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Doomed {
     Entry(Key),
@@ -46,13 +62,16 @@ enum Doomed {
 
 #[derive(Debug, Default)]
 pub(super) struct Space {
-    last_number: u64,
-    writes: u64,
+    pub(super) last_number: u64,
+    pub(super) writes: u64,
     cache: HashMap<Arc<str>, Cell>,
     records: BTreeMap<Arc<str>, Cell>,
-    leases: HashMap<Arc<str>, LeaseRow>,
-    outboxes: HashMap<Arc<str>, BTreeMap<u64, OutboxRow>>,
-    marks: HashMap<(Key, EventId), Option<i64>>,
+    pub(super) leases: HashMap<Arc<str>, LeaseRow>,
+    pub(super) outboxes: HashMap<Arc<str>, BTreeMap<u64, OutboxRow>>,
+    pub(super) marks: HashMap<(Key, EventId), Option<i64>>,
+    windows: HashMap<Arc<str>, Cell>,
+    pub(super) lists: HashMap<Arc<str>, List>,
+    pub(super) changes: Option<ChangeLog>,
     /// What has a time to live, the next to expire first.
     expiries: BTreeSet<(i64, Doomed)>,
     /// Cache keys by the write that they come from.
@@ -91,14 +110,47 @@ impl Space {
         rows.take(limit).map(|(_, row)| row.clone()).collect()
     }
 
+    pub(super) fn list_page(&self, list: &Key, range: ListRange, now_ms: i64) -> ListPage {
+        let Some(list) = self.lists.get(list.name()).filter(|list| is_live(list.expires_ms, now_ms)) else {
+            return ListPage::default();
+        };
+        let (skip, limit) = (range.skip as usize, range.limit);
+        let values = match range.order {
+            ListOrder::NewestFirst => list.values.iter().rev().skip(skip).take(limit).cloned().collect(),
+            ListOrder::OldestFirst => list.values.iter().skip(skip).take(limit).cloned().collect(),
+        };
+        ListPage { values, length: length(&list.values) }
+    }
+
+    /// None if no changes are kept.
+    pub(super) fn changes_after(&self, after: Option<ChangePosition>, limit: usize) -> Option<Changes> {
+        let log = self.changes.as_ref()?;
+        let end = ChangePosition(self.last_number);
+        let Some(after) = after else { return Some(Changes { changes: Vec::new(), next: end, gap: false }) };
+        if after.0 < log.floor || after > end {
+            return Some(Changes { changes: Vec::new(), next: end, gap: true });
+        }
+        let from = log.kept.partition_point(|change| change.position <= after);
+        let changes: Vec<Change> = log.kept.range(from..).take(limit).cloned().collect();
+        let next = changes.last().map_or(after, |change| change.position);
+        Some(Changes { changes, next, gap: false })
+    }
+
     /// Forgets everything but the last number and the fences; answers how many live keys went.
     pub(super) fn clear(&mut self, now_ms: i64) -> u64 {
-        let cells = self.cache.values().chain(self.records.values());
+        let cells = self.cache.values().chain(self.records.values()).chain(self.windows.values());
         let live = cells.filter(|cell| is_live(cell.expires_ms, now_ms)).count()
+            + self.lists.values().filter(|list| is_live(list.expires_ms, now_ms)).count()
             + self.leases.values().filter(|row| row.live_holder(now_ms).is_some()).count();
         let mut leases = std::mem::take(&mut self.leases);
         leases.values_mut().for_each(|row| row.holder = None);
-        *self = Self { last_number: self.last_number, writes: self.writes, leases, ..Self::default() };
+        let mut last_number = self.last_number;
+        let changes = self.changes.as_ref().map(|log| {
+            // Whoever follows the changes learns that some are missing.
+            last_number += 1;
+            ChangeLog { max: log.max, floor: last_number, kept: VecDeque::new() }
+        });
+        *self = Self { last_number, writes: self.writes, leases, changes, ..Self::default() };
         live as u64
     }
 
@@ -110,6 +162,7 @@ impl Space {
                 _ => break,
             }
             match self.expiries.pop_first() {
+                Some((_, Doomed::Entry(key))) if key.kind() == KeyKind::List => drop(self.replace_list(&key, None)),
                 Some((_, Doomed::Entry(key))) => drop(self.replace(&key, None)),
                 Some((_, Doomed::Mark(consumer, id))) => drop(self.marks.remove(&(consumer, id))),
                 None => {}
@@ -129,16 +182,17 @@ impl Space {
         evicted
     }
 
-    fn cell(&self, key: &Key) -> Option<&Cell> {
+    pub(super) fn cell(&self, key: &Key) -> Option<&Cell> {
         match key.kind() {
             KeyKind::Cache => self.cache.get(key.name()),
             KeyKind::Record => self.records.get(key.name()),
-            KeyKind::Lease => None,
+            KeyKind::Window => self.windows.get(key.name()),
+            KeyKind::Lease | KeyKind::List => None,
         }
     }
 
     /// Writes or removes a cell and keeps both indexes; answers what was there.
-    fn replace(&mut self, key: &Key, cell: Option<Cell>) -> Option<Cell> {
+    pub(super) fn replace(&mut self, key: &Key, cell: Option<Cell>) -> Option<Cell> {
         let name = key.shared_name();
         let is_cache = key.kind() == KeyKind::Cache;
         if let Some(cell) = &cell {
@@ -150,11 +204,13 @@ impl Space {
             }
         }
         let kept = cell.as_ref().map(|cell| (cell.expires_ms, cell.written));
-        let before = match (is_cache, cell) {
-            (true, Some(cell)) => self.cache.insert(name, cell),
-            (true, None) => self.cache.remove(&name),
-            (false, Some(cell)) => self.records.insert(name, cell),
-            (false, None) => self.records.remove(&name),
+        let before = match (key.kind(), cell) {
+            (KeyKind::Cache, Some(cell)) => self.cache.insert(name, cell),
+            (KeyKind::Cache, None) => self.cache.remove(&name),
+            (KeyKind::Window, Some(cell)) => self.windows.insert(name, cell),
+            (KeyKind::Window, None) => self.windows.remove(&name),
+            (_, Some(cell)) => self.records.insert(name, cell),
+            (_, None) => self.records.remove(&name),
         };
         if let Some(old) = &before {
             if let Some(at) = old.expires_ms
@@ -169,7 +225,34 @@ impl Space {
         before
     }
 
-    fn replace_mark(&mut self, mark: (Key, EventId), expires_ms: Option<Option<i64>>) -> Option<Option<i64>> {
+    /// Writes or removes a list and keeps the index; answers what was there.
+    pub(super) fn replace_list(&mut self, key: &Key, list: Option<List>) -> Option<List> {
+        let expires_ms = list.as_ref().and_then(|list| list.expires_ms);
+        let before = match list {
+            Some(list) => self.lists.insert(key.shared_name(), list),
+            None => self.lists.remove(key.name()),
+        };
+        self.expires(key, before.as_ref().and_then(|list| list.expires_ms), expires_ms);
+        before
+    }
+
+    /// Moves a key in the index of what has a time to live.
+    pub(super) fn expires(&mut self, key: &Key, before: Option<i64>, after: Option<i64>) {
+        if before != after {
+            if let Some(at) = before {
+                self.expiries.remove(&(at, Doomed::Entry(key.clone())));
+            }
+            if let Some(at) = after {
+                self.expiries.insert((at, Doomed::Entry(key.clone())));
+            }
+        }
+    }
+
+    pub(super) fn replace_mark(
+        &mut self,
+        mark: (Key, EventId),
+        expires_ms: Option<Option<i64>>,
+    ) -> Option<Option<i64>> {
         let doomed = Doomed::Mark(mark.0.clone(), mark.1.clone());
         let before = match expires_ms {
             Some(at) => self.marks.insert(mark, at),
@@ -185,124 +268,6 @@ impl Space {
     }
 }
 
-/// What a write replaced.
-enum Undo {
-    Cell(Key, Option<Cell>),
-    Lease(Key, Option<LeaseRow>),
-    Enqueued(Key, u64),
-    Acknowledged(Key, BTreeMap<u64, OutboxRow>),
-    Mark((Key, EventId), Option<Option<i64>>),
-}
-
-/// A batch under way: writes at once and remembers what it replaced.
-pub(super) struct Transaction<'a> {
-    space: &'a mut Space,
-    last_number: u64,
-    undo: Vec<Undo>,
-}
-
-impl<'a> Transaction<'a> {
-    pub(super) fn new(space: &'a mut Space) -> Self {
-        Self { last_number: space.last_number, space, undo: Vec::new() }
-    }
-
-    pub(super) fn roll_back(self) {
-        let space = self.space;
-        space.last_number = self.last_number;
-        for undo in self.undo.into_iter().rev() {
-            match undo {
-                Undo::Cell(key, cell) => drop(space.replace(&key, cell)),
-                Undo::Lease(key, Some(row)) => drop(space.leases.insert(key.shared_name(), row)),
-                Undo::Lease(key, None) => drop(space.leases.remove(key.name())),
-                Undo::Enqueued(outbox, number) => {
-                    if let Some(rows) = space.outboxes.get_mut(outbox.name()) {
-                        rows.remove(&number);
-                        if rows.is_empty() {
-                            space.outboxes.remove(outbox.name());
-                        }
-                    }
-                }
-                Undo::Acknowledged(outbox, mut rows) => {
-                    space.outboxes.entry(outbox.shared_name()).or_default().append(&mut rows);
-                }
-                Undo::Mark(mark, before) => drop(space.replace_mark(mark, before)),
-            }
-        }
-    }
-}
-
-impl Rows for Transaction<'_> {
-    fn head(&mut self, key: &Key) -> Result<Option<Head>, StoreError> {
-        Ok(self.space.cell(key).map(|cell| Head {
-            counter: cell.value.as_counter(),
-            version: cell.version,
-            expires_ms: cell.expires_ms,
-        }))
-    }
-
-    fn put(&mut self, key: &Key, value: Value, version: u64, expires_ms: Option<i64>) -> Result<(), StoreError> {
-        self.space.writes += 1;
-        let cell = Cell { value, version, expires_ms, written: self.space.writes };
-        let before = self.space.replace(key, Some(cell));
-        self.undo.push(Undo::Cell(key.clone(), before));
-        Ok(())
-    }
-
-    fn remove(&mut self, key: &Key) -> Result<(), StoreError> {
-        let before = self.space.replace(key, None);
-        self.undo.push(Undo::Cell(key.clone(), before));
-        Ok(())
-    }
-
-    fn lease(&mut self, key: &Key) -> Result<LeaseRow, StoreError> {
-        Ok(self.space.leases.get(key.name()).cloned().unwrap_or_default())
-    }
-
-    fn put_lease(&mut self, key: &Key, row: LeaseRow) -> Result<(), StoreError> {
-        let before = self.space.leases.insert(key.shared_name(), row);
-        self.undo.push(Undo::Lease(key.clone(), before));
-        Ok(())
-    }
-
-    fn next_number(&mut self) -> Result<u64, StoreError> {
-        self.space.last_number += 1;
-        Ok(self.space.last_number)
-    }
-
-    fn enqueue(
-        &mut self,
-        outbox: &Key,
-        number: u64,
-        order: String,
-        id: EventId,
-        load: Bytes,
-    ) -> Result<(), StoreError> {
-        let position = OutboxPosition { transaction: 0, sequence: number };
-        let row = OutboxRow { position, order_key: order, id, payload: load };
-        self.space.outboxes.entry(outbox.shared_name()).or_default().insert(number, row);
-        self.undo.push(Undo::Enqueued(outbox.clone(), number));
-        Ok(())
-    }
-
-    fn acknowledge(&mut self, outbox: &Key, number: u64) -> Result<(), StoreError> {
-        let Some(rows) = self.space.outboxes.get_mut(outbox.name()) else { return Ok(()) };
-        let left = number.checked_add(1).map(|next| rows.split_off(&next)).unwrap_or_default();
-        let gone = std::mem::replace(rows, left);
-        if rows.is_empty() {
-            self.space.outboxes.remove(outbox.name());
-        }
-        self.undo.push(Undo::Acknowledged(outbox.clone(), gone));
-        Ok(())
-    }
-
-    fn mark(&mut self, consumer: &Key, id: &EventId) -> Result<Option<Option<i64>>, StoreError> {
-        Ok(self.space.marks.get(&(consumer.clone(), id.clone())).copied())
-    }
-
-    fn put_mark(&mut self, consumer: &Key, id: EventId, expires_ms: Option<i64>) -> Result<(), StoreError> {
-        let mark = (consumer.clone(), id);
-        let before = self.space.replace_mark(mark.clone(), Some(expires_ms));
-        self.undo.push(Undo::Mark(mark, before));
-        Ok(())
-    }
+pub(super) fn length(values: &VecDeque<Bytes>) -> u32 {
+    u32::try_from(values.len()).unwrap_or(u32::MAX)
 }

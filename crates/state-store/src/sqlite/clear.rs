@@ -2,7 +2,10 @@
 
 use rusqlite::{Connection, params};
 
-use super::tables::{execute, failed};
+use super::{
+    changes,
+    tables::{execute, failed},
+};
 use crate::{error::StoreError, rules::is_live};
 
 /// Rows of one write.
@@ -15,13 +18,19 @@ pub(super) enum Part {
     Leases,
     Outboxes,
     Inboxes,
+    ListValues,
+    Lists,
+    Changes,
 }
 
 impl Part {
-    pub(super) const ALL: [Self; 4] = [Self::Entries, Self::Leases, Self::Outboxes, Self::Inboxes];
+    pub(super) const ALL: [Self; 7] =
+        [Self::Entries, Self::Leases, Self::Outboxes, Self::Inboxes, Self::ListValues, Self::Lists, Self::Changes];
 
     /// Whether there may be more, and how many live keys went.
     pub(super) fn clear_chunk(self, conn: &Connection, ns: &str, now_ms: i64) -> Result<(bool, u64), StoreError> {
+        // With each chunk, so that whoever follows the changes is never told of a state that is older than what it missed.
+        changes::forget(conn, ns)?;
         let is_full = |rows: usize| i64::try_from(rows).is_ok_and(|rows| rows >= CHUNK);
         let keys = match self {
             Self::Entries => {
@@ -32,6 +41,24 @@ impl Part {
                 "UPDATE state_lease SET holder = NULL WHERE ns = ?1 AND name IN (
                      SELECT name FROM state_lease WHERE ns = ?1 AND holder IS NOT NULL LIMIT ?2)
                  RETURNING expires_ms"
+            }
+            Self::ListValues => {
+                let sql = "DELETE FROM state_list_value WHERE (list, place) IN (
+                               SELECT v.list, v.place FROM state_list l JOIN state_list_value v ON v.list = l.id
+                               WHERE l.ns = ?1 ORDER BY l.id, v.place LIMIT ?2)";
+                return execute(conn, sql, params![ns, CHUNK]).map(|rows| (is_full(rows), 0));
+            }
+            // A list that was pushed to meanwhile is as new as any key that was.
+            Self::Lists => {
+                "DELETE FROM state_list WHERE id IN (
+                     SELECT id FROM state_list l WHERE ns = ?1
+                     AND NOT EXISTS (SELECT 1 FROM state_list_value v WHERE v.list = l.id) LIMIT ?2)
+                 RETURNING expires_ms"
+            }
+            Self::Changes => {
+                let sql = "DELETE FROM state_change WHERE ns = ?1 AND number IN (
+                               SELECT number FROM state_change WHERE ns = ?1 LIMIT ?2)";
+                return execute(conn, sql, params![ns, CHUNK]).map(|rows| (is_full(rows), 0));
             }
             Self::Outboxes => {
                 let sql = "DELETE FROM state_outbox WHERE id IN (SELECT id FROM state_outbox WHERE ns = ?1 LIMIT ?2)";

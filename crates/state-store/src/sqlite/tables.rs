@@ -5,11 +5,17 @@ use infra_backends::{BackendError, Schema};
 use infra_types::EventId;
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
+use super::{
+    changes::{self, Counts},
+    lists,
+};
 use crate::{
+    changes::Change,
     error::StoreError,
     key::{Key, KeyKind},
     rules::{Head, LeaseRow, Rows},
     store::Value,
+    window::Slots,
 };
 
 /// Expired rows removed by one write at most: a batch never pays for a whole backlog.
@@ -17,7 +23,8 @@ const SWEEP_MAX: i64 = 100;
 
 pub(super) static SCHEMA: Schema = Schema {
     component: "state",
-    steps: &["
+    steps: &[
+        "
         CREATE TABLE state_namespace (ns TEXT PRIMARY KEY, last_number INTEGER NOT NULL) STRICT, WITHOUT ROWID;
         CREATE TABLE state_entry (
             id INTEGER PRIMARY KEY, ns TEXT NOT NULL, kind INTEGER NOT NULL, name TEXT NOT NULL,
@@ -37,7 +44,22 @@ pub(super) static SCHEMA: Schema = Schema {
             PRIMARY KEY (ns, consumer, event_id)) STRICT, WITHOUT ROWID;
         CREATE INDEX state_inbox_expiry ON state_inbox (expires_ms) WHERE expires_ms IS NOT NULL;
         CREATE TABLE state_probe (id INTEGER PRIMARY KEY CHECK (id = 1), at_ms INTEGER NOT NULL) STRICT;
-    "],
+    ",
+        "
+        CREATE TABLE state_list (
+            id INTEGER PRIMARY KEY, ns TEXT NOT NULL, name TEXT NOT NULL, expires_ms INTEGER, UNIQUE (ns, name)) STRICT;
+        CREATE INDEX state_list_expiry ON state_list (expires_ms) WHERE expires_ms IS NOT NULL;
+        CREATE TABLE state_list_value (
+            list INTEGER NOT NULL REFERENCES state_list (id), place INTEGER NOT NULL, bytes BLOB NOT NULL,
+            PRIMARY KEY (list, place)) STRICT, WITHOUT ROWID;
+        -- 0 keeps no changes; up to and with the floor they are not known.
+        ALTER TABLE state_namespace ADD COLUMN changes_max INTEGER NOT NULL DEFAULT 0;
+        ALTER TABLE state_namespace ADD COLUMN changes_floor INTEGER NOT NULL DEFAULT 0;
+        CREATE TABLE state_change (
+            ns TEXT NOT NULL, number INTEGER NOT NULL, name TEXT NOT NULL, version INTEGER, expires_ms INTEGER,
+            PRIMARY KEY (ns, number)) STRICT, WITHOUT ROWID;
+    ",
+    ],
 };
 
 /// What the database's failure means to a caller of the store.
@@ -70,6 +92,8 @@ pub(super) fn kind_number(kind: KeyKind) -> i64 {
         KeyKind::Cache => 0,
         KeyKind::Record => 1,
         KeyKind::Lease => 2,
+        KeyKind::List => 3,
+        KeyKind::Window => 4,
     }
 }
 
@@ -94,23 +118,32 @@ pub(super) const LEASE: &str = "SELECT fence, holder, expires_ms FROM state_leas
 pub(super) struct Tables<'a> {
     conn: &'a Connection,
     ns: &'a str,
-    /// The namespace's last number before this batch and now; read when the first one is needed.
-    numbers: Option<(u64, u64)>,
+    /// The namespace's last number and its changes, as stored and as of this batch; read when they are first needed.
+    counts: Option<(Counts, Counts)>,
 }
 
 impl<'a> Tables<'a> {
     pub(super) fn new(conn: &'a Connection, ns: &'a str) -> Self {
-        Self { conn, ns, numbers: None }
+        Self { conn, ns, counts: None }
+    }
+
+    fn counts(&mut self) -> Result<&mut Counts, StoreError> {
+        let counts = match self.counts {
+            Some(counts) => counts,
+            None => {
+                let stored = Counts::read(self.conn, self.ns)?;
+                (stored, stored)
+            }
+        };
+        Ok(&mut self.counts.insert(counts).1)
     }
 
     /// Writes what was held back, then removes some of what has expired.
     pub(super) fn finish(self, now_ms: i64) -> Result<(), StoreError> {
-        if let Some((before, last)) = self.numbers
-            && before != last
+        if let Some((before, now)) = self.counts
+            && before != now
         {
-            let sql = "INSERT INTO state_namespace (ns, last_number) VALUES (?1, ?2)
-                       ON CONFLICT (ns) DO UPDATE SET last_number = excluded.last_number";
-            execute(self.conn, sql, params![self.ns, signed(last)])?;
+            now.store(self.conn, self.ns)?;
         }
         let entries = "DELETE FROM state_entry WHERE id IN (
                            SELECT id FROM state_entry WHERE expires_ms <= ?1 ORDER BY expires_ms LIMIT ?2)";
@@ -118,12 +151,15 @@ impl<'a> Tables<'a> {
         let marks = "DELETE FROM state_inbox WHERE (ns, consumer, event_id) IN (
                          SELECT ns, consumer, event_id FROM state_inbox WHERE expires_ms <= ?1 ORDER BY expires_ms LIMIT ?2)";
         execute(self.conn, marks, params![now_ms, SWEEP_MAX])?;
-        Ok(())
+        lists::sweep(self.conn, now_ms, SWEEP_MAX)
     }
 }
 
 impl Rows for Tables<'_> {
     fn head(&mut self, key: &Key) -> Result<Option<Head>, StoreError> {
+        if key.kind() == KeyKind::List {
+            return lists::head(self.conn, self.ns, key);
+        }
         let sql = "SELECT counter, version, expires_ms FROM state_entry WHERE ns = ?1 AND kind = ?2 AND name = ?3";
         first(self.conn, sql, params![self.ns, kind_number(key.kind()), key.name()], |row| {
             Ok(Head { counter: row.get(0)?, version: unsigned(row, 1)?, expires_ms: row.get(2)? })
@@ -143,6 +179,9 @@ impl Rows for Tables<'_> {
     }
 
     fn remove(&mut self, key: &Key) -> Result<(), StoreError> {
+        if key.kind() == KeyKind::List {
+            return lists::remove(self.conn, self.ns, key);
+        }
         let sql = "DELETE FROM state_entry WHERE ns = ?1 AND kind = ?2 AND name = ?3";
         execute(self.conn, sql, params![self.ns, kind_number(key.kind()), key.name()]).map(|_| ())
     }
@@ -160,16 +199,35 @@ impl Rows for Tables<'_> {
     }
 
     fn next_number(&mut self) -> Result<u64, StoreError> {
-        let (before, last) = match self.numbers {
-            Some(numbers) => numbers,
-            None => {
-                let sql = "SELECT last_number FROM state_namespace WHERE ns = ?1";
-                let last = first(self.conn, sql, [self.ns], |row| unsigned(row, 0))?.unwrap_or(0);
-                (last, last)
-            }
-        };
-        self.numbers = Some((before, last + 1));
-        Ok(last + 1)
+        let counts = self.counts()?;
+        counts.last_number += 1;
+        Ok(counts.last_number)
+    }
+
+    fn push(&mut self, list: &Key, value: Bytes, cap: u32, expires_ms: Option<i64>) -> Result<u32, StoreError> {
+        lists::push(self.conn, self.ns, list, &value, cap, expires_ms)
+    }
+
+    fn window(&mut self, key: &Key) -> Result<Slots, StoreError> {
+        let sql = "SELECT bytes FROM state_entry WHERE ns = ?1 AND kind = ?2 AND name = ?3";
+        let found = first(self.conn, sql, params![self.ns, kind_number(key.kind()), key.name()], |row| {
+            row.get::<_, Vec<u8>>(0)
+        })?;
+        found.map_or(Ok(Slots::default()), |bytes| Slots::decode(&bytes))
+    }
+
+    fn keeps_changes(&mut self) -> Result<bool, StoreError> {
+        Ok(self.counts()?.changes_max > 0)
+    }
+
+    fn keep_changes(&mut self, max: u32) -> Result<(), StoreError> {
+        let (conn, ns) = (self.conn, self.ns);
+        changes::keep(conn, ns, self.counts()?, max)
+    }
+
+    fn note(&mut self, change: Change) -> Result<(), StoreError> {
+        let (conn, ns) = (self.conn, self.ns);
+        changes::note(conn, ns, self.counts()?, &change)
     }
 
     fn enqueue(

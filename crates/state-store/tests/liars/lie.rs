@@ -4,8 +4,8 @@ use std::fmt::Debug;
 
 use async_trait::async_trait;
 use infra_state_store::{
-    Applied, Batch, Entry, Key, MemoryStateStore, Op, OutboxPosition, OutboxRow, Page, Scan, StateStore, StoreError,
-    StoreInfo, When,
+    Applied, Batch, ChangePosition, Changes, Entry, Key, ListPage, ListRange, MemoryStateStore, Op, OutboxPosition,
+    OutboxRow, Page, Scan, StateStore, StoreError, StoreInfo, When,
 };
 use infra_types::{Health, Namespace};
 
@@ -45,6 +45,19 @@ impl<L: Lie> StateStore for Liar<L> {
 
     async fn scan(&self, namespace: &Namespace, scan: Scan) -> Result<Page, StoreError> {
         self.0.scan(namespace, scan).await
+    }
+
+    async fn list_range(&self, namespace: &Namespace, list: &Key, range: ListRange) -> Result<ListPage, StoreError> {
+        self.0.honest().list_range(namespace, list, range).await
+    }
+
+    async fn changes_read(
+        &self,
+        namespace: &Namespace,
+        after: Option<ChangePosition>,
+        limit: usize,
+    ) -> Result<Changes, StoreError> {
+        self.0.honest().changes_read(namespace, after, limit).await
     }
 
     async fn outbox_read(
