@@ -1,7 +1,16 @@
 #![doc = include_str!("../README.md")]
 
+mod base;
 mod child;
 mod dir;
+mod home;
+mod port;
+mod postgres;
+mod process;
+mod redis;
 
 pub use child::{ChildGone, KillableChild, child_argument, say};
 pub use dir::TestDir;
+pub use port::{free_port, unique_name};
+pub use postgres::{PostgresBuilder, PostgresServer};
+pub use redis::{RedisBuilder, RedisServer, Reply};

@@ -1,0 +1,131 @@
+//! The settings of a private PostgreSQL server.
+
+use std::{
+    fmt::Write as _,
+    os::unix::fs::{DirBuilderExt, chown},
+    path::Path,
+};
+
+use super::{
+    LOG, PostgresServer, launch,
+    programs::Programs,
+    template::{copy_to, data_dir},
+};
+use crate::{TestDir, base::open_for_passing, free_port, home::Home};
+
+/// Settings of a [`PostgresServer`].
+#[derive(Debug, Clone)]
+pub struct PostgresBuilder {
+    settings: Vec<(String, String)>,
+}
+
+impl PostgresBuilder {
+    pub(super) fn new() -> Self {
+        let defaults = [
+            ("listen_addresses", "127.0.0.1"),
+            ("max_connections", "200"),
+            ("shared_buffers", "32MB"),
+            ("max_wal_size", "256MB"),
+            ("fsync", "off"),
+            ("full_page_writes", "off"),
+            // Files in the data directory: memory under /dev/shm would outlive a killed server.
+            ("dynamic_shared_memory_type", "mmap"),
+            ("unix_socket_permissions", "0700"),
+            ("password_encryption", "scram-sha-256"),
+            ("log_line_prefix", "%m [%p] %q%u@%d "),
+            ("timezone", "UTC"),
+        ];
+        Self { settings: defaults.map(|(name, value)| (name.to_owned(), value.to_owned())).into() }
+    }
+
+    /// Sets a line of postgresql.conf; the value without quotes.
+    #[must_use]
+    pub fn config(mut self, name: &str, value: &str) -> Self {
+        self.settings.retain(|(known, _)| known != name);
+        self.settings.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Writes to disk before it answers (`fsync`, `full_page_writes`, `synchronous_commit`), as in production. Without this a
+    /// commit survives the death of the server's processes, because the system has the bytes, but not the machine's.
+    #[must_use]
+    pub fn durable(self) -> Self {
+        self.config("fsync", "on").config("full_page_writes", "on").config("synchronous_commit", "on")
+    }
+
+    /// Lets sessions only read (`default_transaction_read_only`), as a server does that an operator has set so.
+    #[must_use]
+    pub fn read_only(self) -> Self {
+        self.config("default_transaction_read_only", "on")
+    }
+
+    /// Starts it.
+    ///
+    /// # Panics
+    /// If PostgreSQL 15 or newer is not installed (the message says how to get it), or is not ready within 30 s (with its log).
+    #[must_use]
+    pub fn start(self) -> PostgresServer {
+        self.start_in(Home::Private(TestDir::new()))
+    }
+
+    pub(super) fn start_in(self, home: Home) -> PostgresServer {
+        let programs = Programs::find();
+        let dir = home.path();
+        // PostgreSQL may run as another user and has to get there.
+        open_for_passing(dir);
+        copy_to(&programs, &data_dir(dir)).unwrap_or_else(|error| panic!("no data directory: {error}"));
+        make_socket_dir(&programs, dir);
+        let template = read(&data_dir(dir).join("postgresql.conf"));
+        write(&data_dir(dir).join("pg_hba.conf"), &self.access());
+
+        let mut failure = String::new();
+        for _ in 0..10 {
+            let port = free_port();
+            write(&data_dir(dir).join("postgresql.conf"), &format!("{template}\n{}", self.settings(dir, port)));
+            match launch(&programs, dir, port) {
+                Ok(process) => {
+                    let pid = process.pid();
+                    return PostgresServer { process: Some(process), pid, port, programs, home };
+                }
+                // Somebody else took the port between the look and the start.
+                Err(error) if error.contains("in use") => failure = error,
+                Err(error) => panic!("{error}"),
+            }
+            let _ = std::fs::remove_file(dir.join(LOG));
+        }
+        panic!("{failure}");
+    }
+
+    fn settings(&self, dir: &Path, port: u16) -> String {
+        let socket_dir = dir.join("socket").display().to_string();
+        let port = port.to_string();
+        let own = [("port", port.as_str()), ("unix_socket_directories", socket_dir.as_str())];
+        let all = self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).chain(own);
+        all.fold(String::new(), |mut text, (name, value)| {
+            writeln!(text, "{name} = '{}'", value.replace('\'', "''")).expect("writing to memory");
+            text
+        })
+    }
+
+    /// pg_hba.conf: whoever reaches the socket in the private directory is trusted, the network asks for a password.
+    fn access(&self) -> String {
+        "local all all trust\nlocal replication all trust\nhost all all 127.0.0.1/32 scram-sha-256\n".to_owned()
+    }
+}
+
+fn make_socket_dir(programs: &Programs, dir: &Path) {
+    let path = dir.join("socket");
+    std::fs::DirBuilder::new().mode(0o700).create(&path).expect("the directory is new");
+    if let Some((uid, gid)) = programs.owner {
+        chown(&path, Some(uid), Some(gid)).expect("root may give files away");
+    }
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Writes over a file and so keeps its owner.
+fn write(path: &Path, text: &str) {
+    std::fs::write(path, text).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+}
