@@ -7,10 +7,12 @@ mod home;
 mod port;
 mod postgres;
 mod process;
+mod proxy;
 mod redis;
 
 pub use child::{ChildGone, KillableChild, child_argument, say};
 pub use dir::TestDir;
 pub use port::{free_port, unique_name};
 pub use postgres::{PostgresBuilder, PostgresServer};
+pub use proxy::{Cut, Direction, FaultProxy, ProxyCounters};
 pub use redis::{RedisBuilder, RedisServer, Reply};

@@ -30,6 +30,22 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A proxy on a free loopback port in front of one server; ended with all its connections when dropped.
 ///
+/// ```
+/// use std::{io::{Read, Write}, net::{TcpListener, TcpStream}};
+/// use infra_testkit::{Cut, FaultProxy};
+///
+/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// let server = TcpListener::bind("127.0.0.1:0")?;
+/// let proxy = FaultProxy::start(server.local_addr()?).await;
+/// let mut client = TcpStream::connect(proxy.addr())?;
+/// client.write_all(b"?")?;
+/// server.accept()?.0.read_exact(&mut [0])?;
+/// proxy.cut_all(Cut::Reset);
+/// assert!(client.read(&mut [0]).is_err());
+/// # Ok::<(), std::io::Error>(()) })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
 /// Every control is in effect when it returns, for the connections that exist and for new ones; it stays so until
 /// [`FaultProxy::pass`]. The proxy has a thread of its own, so it works with a paused clock and while the test blocks. It holds at
 /// most 256 KiB in each direction of a connection and at most 1,024 connections; one more is reset and counted.

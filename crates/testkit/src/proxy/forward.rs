@@ -73,7 +73,11 @@ impl Forward<'_> {
             }
             Ok(())
         };
-        tokio::try_join!(async { Ok(read(from, into).await) }, write).map(|_| ())
+        let read = async {
+            read(from, into).await;
+            Ok(())
+        };
+        tokio::try_join!(read, write).map(|_| ())
     }
 
     async fn write(&mut self, queue: &mut mpsc::Receiver<Chunk>, to: &mut WriteHalf<'_>) -> Result<(), Cut> {
@@ -110,8 +114,9 @@ impl Forward<'_> {
             let wanted = rate.map_or(bytes.len(), |rate| bytes.len().min((rate / PORTIONS_PER_S).max(1)));
             let (allowed, cut) = self.shared.take_allowance(self.direction, wanted);
             let (now, later) = bytes.split_at(allowed);
-            to.write_all(now).await.map_err(|_| Cut::Reset)?;
+            // Counted first: who has received them may look at once.
             count(&self.shared.forwarded[self.direction.index()], allowed);
+            to.write_all(now).await.map_err(|_| Cut::Reset)?;
             if let Some(how) = cut {
                 count(&self.shared.cut, 1);
                 return Err(how);
