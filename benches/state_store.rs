@@ -36,15 +36,16 @@ fn around() -> impl FnMut() -> usize {
     }
 }
 
-fn get_cache_key(c: &mut Criterion) {
+/// Once for keys without a time to live, which is all that DashMap has, and once with one, beside moka's.
+fn get_cache_key(c: &mut Criterion, ttl: Ttl, name: &str) {
     let (rt, store, ns) = (runtime(), memory(), namespace());
     let names: Vec<String> = (0..HOT).map(|i| format!("price:SYMBOL{i}")).collect();
     let keys: Vec<Key> = names.iter().map(|name| Key::cache(name).expect("a valid key")).collect();
     let value = Bytes::from(vec![7_u8; 64]);
     for key in &keys {
-        rt.block_on(store.set(&ns, key, value.clone(), Ttl::After(HOUR))).expect("stored");
+        rt.block_on(store.set(&ns, key, value.clone(), ttl)).expect("stored");
     }
-    let mut group = c.benchmark_group("state_store/get_cache_key");
+    let mut group = c.benchmark_group(format!("state_store/{name}"));
     let mut next = around();
     group.bench_function("infra", |b| {
         b.to_async(&rt).iter(|| {
@@ -57,7 +58,8 @@ fn get_cache_key(c: &mut Criterion) {
     let mut next = around();
     group.bench_function("dashmap", |b| b.iter(|| map.get(&names[next()]).expect("there").clone()));
 
-    let cache = moka::sync::Cache::<String, Bytes>::builder().max_capacity(100_000).time_to_live(HOUR).build();
+    let cache = moka::sync::Cache::<String, Bytes>::builder().max_capacity(100_000);
+    let cache = if ttl == Ttl::Never { cache.build() } else { cache.time_to_live(HOUR).build() };
     for name in &names {
         cache.insert(name.clone(), value.clone());
     }
@@ -161,7 +163,8 @@ fn bare_add(conn: &mut Connection) -> i64 {
 
 fn main() {
     let mut c = criterion();
-    get_cache_key(&mut c);
+    get_cache_key(&mut c, Ttl::Never, "get_cache_key");
+    get_cache_key(&mut c, Ttl::After(HOUR), "get_cache_key_with_ttl");
     bounded_add(&mut c);
     batch_of_10(&mut c);
     bounded_add_sqlite(&mut c, Synchronous::Normal, "normal");

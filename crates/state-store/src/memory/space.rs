@@ -8,6 +8,7 @@ use std::{
 use bytes::Bytes;
 use infra_types::{EventId, Timestamp};
 
+use super::Hasher;
 use crate::{
     batch::{OutboxRow, Version},
     changes::{Change, ChangePosition, Changes},
@@ -64,7 +65,7 @@ enum Doomed {
 pub(super) struct Space {
     pub(super) last_number: u64,
     pub(super) writes: u64,
-    cache: HashMap<Arc<str>, Cell>,
+    cache: HashMap<Arc<str>, Cell, Hasher>,
     records: BTreeMap<Arc<str>, Cell>,
     pub(super) leases: HashMap<Arc<str>, LeaseRow>,
     pub(super) outboxes: HashMap<Arc<str>, BTreeMap<u64, OutboxRow>>,
@@ -79,17 +80,22 @@ pub(super) struct Space {
 }
 
 impl Space {
-    pub(super) fn get(&self, key: &Key, now_ms: i64) -> Option<Entry> {
+    /// Asks for the time only if the key has a time to live: reading the clock costs as much as all the rest.
+    pub(super) fn get(&self, key: &Key, now_ms: impl FnOnce() -> i64) -> Option<Entry> {
         if key.kind() == KeyKind::Lease {
             let row = self.leases.get(key.name())?;
-            let holder = row.live_holder(now_ms)?;
+            let holder = row.live_holder(now_ms())?;
             return Some(Entry {
                 value: Value::Bytes(Bytes::copy_from_slice(holder.as_bytes())),
                 version: Some(Version(row.fence)),
                 expires_at: Some(Timestamp::from_millis(row.expires_ms)),
             });
         }
-        self.cell(key).filter(|cell| is_live(cell.expires_ms, now_ms)).map(|cell| cell.entry(key.kind()))
+        let cell = self.cell(key)?;
+        if cell.expires_ms.is_some_and(|at| now_ms() >= at) {
+            return None;
+        }
+        Some(cell.entry(key.kind()))
     }
 
     /// Live records from `from` (with it only if `inclusive`), in the byte order of their names.
