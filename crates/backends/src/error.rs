@@ -14,8 +14,8 @@ pub enum BackendError {
         /// The driver's words.
         reason: String,
     },
-    /// Another process held the write lock longer than the busy timeout. Nothing changed.
-    #[error("the database is busy: another process held its write lock for too long; try again")]
+    /// A lock or a connection was not to be had in time, or the server cut the work short. Nothing changed.
+    #[error("the database is busy: it had no lock, no connection or no time to spare; nothing was written: try again")]
     Busy,
     /// A batch that shared the commit failed so badly that the database took all of them back. Nothing changed.
     #[error("the database rolled back because of another batch; nothing was written: try again")]
@@ -97,13 +97,17 @@ pub enum BackendError {
         rule: String,
     },
     /// The server may delete data when its memory is full. Nothing was sent.
-    #[error("the server may evict keys (maxmemory-policy {policy}): set `maxmemory-policy noeviction` there, or allow eviction if all of this data is a cache")]
+    #[error(
+        "the server may evict keys (maxmemory-policy {policy}): set `maxmemory-policy noeviction` there, or allow eviction if all of this data is a cache"
+    )]
     Evicts {
         /// Its policy.
         policy: String,
     },
     /// The server keeps writes less safely than was asked for. Nothing was sent.
-    #[error("the server is not durable enough (it has {found}, {needed} is required): change its configuration or ask for less")]
+    #[error(
+        "the server is not durable enough (it has {found}, {needed} is required): change its configuration or ask for less"
+    )]
     NotDurable {
         /// What it has.
         found: String,
@@ -111,7 +115,9 @@ pub enum BackendError {
         needed: String,
     },
     /// The server does not tell what must be known before it is trusted. Nothing was sent.
-    #[error("the server does not tell its {what} ({reason}): grant this user the right to read it, or accept unverified servers")]
+    #[error(
+        "the server does not tell its {what} ({reason}): grant this user the right to read it, or accept unverified servers"
+    )]
     Unverified {
         /// What could not be read.
         what: &'static str,
@@ -133,6 +139,26 @@ pub enum BackendError {
     /// The server refuses for longer than a moment. Nothing changed.
     #[error("the server is unable to do it ({reason}); nothing was changed: repair the server")]
     Unavailable {
+        /// The server's words.
+        reason: String,
+    },
+    /// A function of a component says no, in its own words (SQLSTATE `IN0xx`). Nothing changed.
+    #[error("refused ({code}): {message}")]
+    Refused {
+        /// The SQLSTATE, `IN000` to `IN0ZZ`.
+        code: String,
+        /// `MESSAGE` of the `RAISE`.
+        message: String,
+        /// `DETAIL` of the `RAISE`, for the component to parse; empty if there is none.
+        detail: String,
+    },
+    /// A step of a component's migration fails; that step was undone.
+    #[error("{component} migration {version} fails and was undone ({reason}): repair what it names, then start again")]
+    Migration {
+        /// Whose tables.
+        component: &'static str,
+        /// Which step.
+        version: i64,
         /// The server's words.
         reason: String,
     },
@@ -160,9 +186,11 @@ impl BackendError {
             | Self::ReadOnly
             | Self::Closed => ErrorKind::Unavailable,
             Self::InvalidConfig { .. } => ErrorKind::Invalid,
+            Self::Refused { .. } => ErrorKind::Conflict,
             Self::Corrupt { .. } => ErrorKind::Corrupt,
             Self::NewerSchema { .. }
             | Self::ChangedMigration { .. }
+            | Self::Migration { .. }
             | Self::Auth { .. }
             | Self::Tls { .. }
             | Self::TooOld { .. }
