@@ -101,6 +101,11 @@ impl Key {
         &self.name
     }
 
+    /// Its name, to be compared by its address first.
+    pub(crate) fn shared_name_ref(&self) -> &Arc<str> {
+        &self.name
+    }
+
     /// Its name, to be kept without a copy.
     pub(crate) fn shared_name(&self) -> Arc<str> {
         self.name.clone()

@@ -31,6 +31,7 @@ pub(super) struct Cell {
 }
 
 impl Cell {
+    #[inline]
     fn entry(&self, kind: KeyKind) -> Entry {
         Entry {
             value: self.value.clone(),
@@ -81,6 +82,7 @@ pub(super) struct Space {
 
 impl Space {
     /// Asks for the time only if the key has a time to live: reading the clock costs as much as all the rest.
+    #[inline]
     pub(super) fn get(&self, key: &Key, now_ms: impl FnOnce() -> i64) -> Option<Entry> {
         if key.kind() == KeyKind::Lease {
             let row = self.leases.get(key.name())?;
@@ -188,9 +190,11 @@ impl Space {
         evicted
     }
 
+    // A key that was cloned from the one that wrote is found by its address, without comparing names.
+    #[inline]
     pub(super) fn cell(&self, key: &Key) -> Option<&Cell> {
         match key.kind() {
-            KeyKind::Cache => self.cache.get(key.name()),
+            KeyKind::Cache => self.cache.get(key.shared_name_ref()),
             KeyKind::Record => self.records.get(key.name()),
             KeyKind::Window => self.windows.get(key.name()),
             KeyKind::Lease | KeyKind::List => None,

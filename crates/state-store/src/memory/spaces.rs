@@ -31,6 +31,7 @@ impl Default for Spaces {
 }
 
 impl Spaces {
+    #[inline]
     pub(super) fn get(&self, namespace: &Namespace) -> Option<&RwLock<Space>> {
         let mut link = self.chain(namespace);
         while let Some(node) = link.get() {
@@ -60,6 +61,7 @@ impl Spaces {
         self.chains.iter().map(|chain| std::iter::successors(chain.get(), |node| node.next.get()).count()).sum()
     }
 
+    #[inline]
     fn chain(&self, namespace: &Namespace) -> &Link {
         // The remainder is smaller than the table.
         #[expect(clippy::cast_possible_truncation, reason = "any bits of the hash will do")]
