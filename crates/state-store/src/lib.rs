@@ -18,6 +18,8 @@ mod validate;
 mod window;
 
 #[cfg(feature = "conformance")]
+pub mod chaos;
+#[cfg(feature = "conformance")]
 pub mod conformance;
 
 pub use batch::{Applied, Batch, Delta, LeaseGrant, OutboxPosition, OutboxRow, Ttl, Version, When};
@@ -25,7 +27,7 @@ pub use capability::Capability;
 pub use changes::{Change, ChangePosition, Changes, Watch, WatchEvent};
 pub use create::{create_state_store, create_state_store_with};
 pub use error::StoreError;
-pub use ext::StateStoreExt;
+pub use ext::{Once, StateStoreExt};
 pub use key::{Key, KeyKind};
 pub use list::{ListOrder, ListPage, ListRange};
 pub use memory::MemoryStateStore;
