@@ -3,6 +3,7 @@
 mod batch;
 mod capability;
 mod changes;
+mod codec;
 mod create;
 mod error;
 mod ext;
@@ -25,6 +26,7 @@ pub mod conformance;
 pub use batch::{Applied, Batch, Delta, LeaseGrant, OutboxPosition, OutboxRow, Ttl, Version, When};
 pub use capability::Capability;
 pub use changes::{Change, ChangePosition, Changes, Watch, WatchEvent};
+pub use codec::{Stored, StoredEntry, StoredExt, StoredPage, decode_stored, encode_stored};
 pub use create::{create_state_store, create_state_store_with};
 pub use error::StoreError;
 pub use ext::{Once, StateStoreExt};
