@@ -7,7 +7,7 @@ use infra_types::{Decimal, Scaled};
 use crate::{
     config::Config,
     preset::Preset,
-    sections::{Backend, PostgresTls},
+    sections::{Backend, PostgresTls, RedisTopology},
 };
 
 /// A broken rule.
@@ -38,6 +38,7 @@ const RULES: &[Rule] = &[
     Rule { name: "database_tls", check: database_tls },
     Rule { name: "kill_switch", check: kill_switch },
     Rule { name: "limits_finite", check: limits_finite },
+    Rule { name: "redis_topology", check: redis_topology },
     Rule { name: "sizes", check: sizes },
     Rule { name: "timeouts", check: timeouts },
 ];
@@ -129,6 +130,32 @@ fn limits_finite(config: &Config) -> Vec<Broken> {
     broken
 }
 
+/// The settings that belong to a topology are there, and others are not.
+fn redis_topology(config: &Config) -> Vec<Broken> {
+    let redis = &config.redis;
+    let mut broken = Vec::new();
+    let has_nodes = !redis.nodes.is_empty();
+    let hint = "write redis.nodes as host1:port,host2:port";
+    match redis.topology {
+        RedisTopology::Standalone if has_nodes => {
+            let hint = "set redis.topology to sentinel or cluster, or remove redis.nodes";
+            broken.push(("redis.nodes", "a standalone server is named by redis.host", hint));
+        }
+        RedisTopology::Sentinel if !has_nodes => broken.push(("redis.nodes", "no sentinel is named", hint)),
+        RedisTopology::Cluster if !has_nodes => broken.push(("redis.nodes", "no node of the cluster is named", hint)),
+        _ => {}
+    }
+    let needs_service = redis.topology == RedisTopology::Sentinel;
+    if needs_service && redis.service.as_deref().is_none_or(str::is_empty) {
+        let hint = "set it to the name in the sentinels' `sentinel monitor NAME …`";
+        broken.push(("redis.service", "the sentinels watch a primary by its name", hint));
+    }
+    if redis.topology == RedisTopology::Cluster && redis.db != 0 {
+        broken.push(("redis.db", "a cluster has only database 0", "remove it"));
+    }
+    broken
+}
+
 /// Sizes and ports that are not nothing.
 fn sizes(config: &Config) -> Vec<Broken> {
     let mut broken = Vec::new();
@@ -146,6 +173,8 @@ fn sizes(config: &Config) -> Vec<Broken> {
         ("logging.file", config.logging.file.as_ref().is_some_and(|file| file.as_os_str().is_empty())),
         ("postgres.db", config.postgres.db.is_empty()),
         ("postgres.user", config.postgres.user.is_empty()),
+        ("postgres.schema", config.postgres.schema.is_empty()),
+        ("redis.key_prefix", config.redis.key_prefix.is_empty()),
     ] {
         if empty {
             broken.push((path, "may not be empty", "remove it for the default"));
@@ -265,6 +294,19 @@ mod tests {
             }
             assert!(broken(Preset::Production, "limits_finite", &[(path, most)]).is_empty());
         }
+    }
+
+    #[test]
+    fn redis_topology() {
+        let broken = |settings: &[(&str, &str)]| broken(Preset::Staging, "redis_topology", settings);
+        let nodes = ("redis.nodes", "a:26379, [::1]:26380");
+        let sentinel = ("redis.topology", "sentinel");
+        let cluster = ("redis.topology", "cluster");
+        assert_eq!(broken(&[nodes]), ["redis.nodes"]);
+        assert_eq!(broken(&[sentinel]), ["redis.nodes", "redis.service"]);
+        assert_eq!(broken(&[cluster, ("redis.db", "1")]), ["redis.nodes", "redis.db"]);
+        assert!(broken(&[sentinel, nodes, ("redis.service", "main")]).is_empty());
+        assert!(broken(&[cluster, nodes]).is_empty());
     }
 
     #[test]

@@ -176,3 +176,19 @@ fn a_file_of_another_preset_is_refused() {
     assert_eq!((error.problems().len(), error.problems()[0].path.as_str()), (1, "preset"));
     assert!(with_env(Preset::Production, &[("INFRA_PRESET", "development")]).is_err());
 }
+
+#[test]
+fn several_redis_addresses_fit_one_variable() {
+    let environment = Environment::empty()
+        .with("INFRA_REDIS__TOPOLOGY", "sentinel")
+        .with("INFRA_REDIS__SERVICE", "main")
+        .with("INFRA_REDIS__NODES", "one:26379,[::1]:26380");
+    let config = ConfigBuilder::new(Preset::Staging).environment(environment).build().unwrap();
+    let nodes: Vec<_> = config.redis.nodes.iter().map(|node| (node.host.as_str(), node.port)).collect();
+    assert_eq!(nodes, [("one", 26379), ("::1", 26380)]);
+    assert!(config.to_string().contains("one:26379,[::1]:26380"), "{config}");
+    for bad in ["one", "one:", "one:0", ":1", "one:1,", "a b:1", "redis://one:1"] {
+        let e = ConfigBuilder::new(Preset::Staging).set("redis.nodes", bad).build().unwrap_err().to_string();
+        assert!(e.contains("redis.nodes"), "{bad}: {e}");
+    }
+}

@@ -6,4 +6,4 @@ mod servers;
 
 pub use places::{AuditSection, Backend, EventsSection, LedgerSection, StateSection};
 pub use running::{EmergencySection, LogFormat, LogLevel, LoggingSection, ResilienceSection, RiskSection};
-pub use servers::{PostgresSection, PostgresTls, RedisSection, SqliteSection, Synchronous};
+pub use servers::{Node, PostgresSection, PostgresTls, RedisSection, RedisTopology, SqliteSection, Synchronous};

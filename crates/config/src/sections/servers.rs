@@ -34,6 +34,28 @@ pub struct SqliteSection {
     pub busy_timeout: Duration,
 }
 
+/// How several Redis servers belong together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum RedisTopology {
+    /// One server, at `redis.host`.
+    Standalone,
+    /// A primary that the sentinels in `redis.nodes` know as `redis.service`.
+    Sentinel,
+    /// A cluster, found through any of `redis.nodes`.
+    Cluster,
+}
+
+/// Where one of several servers listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+}
+
 /// The Redis server. In every layer `redis.url` (`REDIS_URL`) may stand for the parts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -43,8 +65,18 @@ pub struct RedisSection {
     pub host: String,
     /// TCP port.
     pub port: u16,
+    /// Whether that is all, or one of several.
+    pub topology: RedisTopology,
+    /// The sentinels, or nodes of the cluster, as `host:port,host:port`; `host` and `port` are not used then.
+    #[serde(default, with = "nodes", skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<Node>,
+    /// The name of the primary that the sentinels watch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
     /// Number of the database.
     pub db: u16,
+    /// What all keys of this installation start with, so that several can share a server.
+    pub key_prefix: String,
     /// ACL user; none is the default user.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
@@ -53,6 +85,9 @@ pub struct RedisSection {
     pub password: Option<Secret<String>>,
     /// Whether the connection is encrypted and the server's certificate checked.
     pub tls: bool,
+    /// A file with the certificate of the authority that signed the server's; none is the machine's authorities.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
     /// How long opening a connection may take.
     #[serde(with = "duration")]
     pub connect_timeout: Duration,
@@ -115,6 +150,8 @@ pub struct PostgresSection {
     pub password: Option<Secret<String>>,
     /// How the connection is protected.
     pub tls: PostgresTls,
+    /// The schema that holds all tables of this installation, so that several can share a database.
+    pub schema: String,
     /// How many connections one process opens.
     pub pool_max: std::num::NonZeroU32,
     /// How long opening a connection may take.
@@ -151,6 +188,32 @@ fn login(user: &str, password: Option<&Secret<String>>) -> String {
         Some(password) => format!("{}:{}@", escape(user), escape(password.expose())),
         None if user.is_empty() => String::new(),
         None => format!("{}@", escape(user)),
+    }
+}
+
+/// Several addresses as one text, so that a variable can hold them.
+mod nodes {
+    use serde::{Deserializer, Serializer, de::Error};
+
+    use super::Node;
+    use crate::{de::RawText, url_parts::bracketed};
+
+    pub(super) fn serialize<S: Serializer>(nodes: &[Node], s: S) -> Result<S::Ok, S::Error> {
+        let words: Vec<_> = nodes.iter().map(|node| format!("{}:{}", bracketed(&node.host), node.port)).collect();
+        s.serialize_str(&words.join(","))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<Node>, D::Error> {
+        let text = RawText::read(d)?;
+        let node = |word: &str| {
+            let (host, port) = word.trim().rsplit_once(':')?;
+            let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
+            let port = port.parse().ok().filter(|port| *port > 0)?;
+            (!host.is_empty() && host.chars().all(plain)).then(|| Node { host: host.to_owned(), port })
+        };
+        let nodes: Option<Vec<Node>> = text.split(',').map(node).collect();
+        nodes.ok_or_else(|| D::Error::custom("expected addresses such as `host1:26379,host2:26379`"))
     }
 }
 
