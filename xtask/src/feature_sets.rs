@@ -1,8 +1,24 @@
 //! The feature sets that are checked, and the proof that each one is what its name says.
 //!
+//! Each test runs where it can first fail, and not again where it would be the same program:
+//!
+//! | set | packages | because |
+//! |---|---|---|
+//! | none | all but those below the line | everything that needs no driver; most of the tests |
+//! | sqlite | those with the feature, and the examples, which need it | the rest is the same program as in none |
+//! | redis, postgres | those with the feature | one driver alone must compile and work: that is what a user asks for |
+//! | all | in full those that compose (`infra-factory`) or compare (`infra-benches`); of the others only test files that ask for two backends in `required-features` | what differs when backends meet |
+//!
+//! Doctests run in none and all: an example behind one backend is the same with the others on. Documentation is built once, with
+//! everything on. Lints run in every set: an import that only one feature uses is a warning without it.
+//!
+//! So a test that needs two backends at once is a test file of its own with `required-features` (or a test of `infra-factory`):
+//! behind `#[cfg(all(..))]` in another test file it would run in no set, so that is refused.
+//!
 //! Cargo unifies features over everything that it builds together: one dependency that turns SQLite on turns it on for
-//! all, and the set `none` would silently test with a driver. So the set is read back from `cargo tree`.
+//! all, and the set `none` would silently test with a driver. So each set is read back from `cargo tree`.
 
+use crate::files::{self, SourceFile};
 use crate::layers::{BACKEND_FEATURES, DRIVERS};
 use crate::process::CommandLine;
 use crate::workspace::Workspace;
@@ -12,80 +28,207 @@ use crate::workspace::Workspace;
 pub enum FeatureSet {
     /// Memory alone.
     None,
-    /// SQLite on, in every crate that has it.
+    /// SQLite alone, in every crate that has it.
     Sqlite,
+    /// Redis alone.
+    Redis,
+    /// PostgreSQL alone.
+    Postgres,
+    /// SQLite, Redis and PostgreSQL together.
+    All,
 }
 
-/// These are programs over a durable store: without SQLite there is nothing of them to build.
-const NEEDS_SQLITE: &[&str] = &["infra-examples", "infra-benches"];
+/// Programs over a durable store: there is nothing of them to build without it.
+const NEEDS_SQLITE: &[&str] = &["infra-examples"];
+/// Its peers are drivers, so it is at home only where all are on.
+const NEEDS_ALL: &[&str] = &["infra-benches"];
+/// What it does depends on which backends are there, so its tests run again with all of them.
+const COMPOSES: &[&str] = &["infra-factory"];
 
 impl FeatureSet {
+    /// Every set, in the order in which they are checked.
+    pub const EVERY: [Self; 5] = [Self::None, Self::Sqlite, Self::Redis, Self::Postgres, Self::All];
+
+    /// The word that ends the names of its steps.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Sqlite => "sqlite",
+            Self::Redis => "redis",
+            Self::Postgres => "postgres",
+            Self::All => "all",
+        }
+    }
+
+    /// The features that it turns on.
+    pub fn backends(self) -> &'static [&'static str] {
+        match self {
+            Self::None => &[],
+            Self::Sqlite => &["sqlite"],
+            Self::Redis => &["redis"],
+            Self::Postgres => &["postgres"],
+            Self::All => BACKEND_FEATURES,
+        }
+    }
+
+    /// Whether its tests start a server.
+    pub fn needs_servers(self) -> bool {
+        self.backends().iter().any(|backend| *backend != "sqlite")
+    }
+
+    /// The packages that it drives, exactly these or something of theirs in it. A driver is known by the first.
+    fn drivers(self) -> &'static [(&'static str, &'static [&'static str])] {
+        const SQLITE: (&str, &[&str]) = ("rusqlite", &["libsqlite3-sys"]);
+        const REDIS: (&str, &[&str]) = ("redis", &[]);
+        const POSTGRES: (&str, &[&str]) = ("sqlx-postgres", &["sqlx", "sqlx-core"]);
+        match self {
+            Self::None => &[],
+            Self::Sqlite => &[SQLITE],
+            Self::Redis => &[REDIS],
+            Self::Postgres => &[POSTGRES],
+            Self::All => &[SQLITE, REDIS, POSTGRES],
+        }
+    }
+
+    /// The packages that are built for this set; none of them means the whole workspace.
+    pub fn packages(self, workspace: &Workspace) -> Vec<&str> {
+        let named = |names: &[&str], member: &str| names.contains(&member);
+        let names = workspace.members.iter().filter(|member| {
+            let has_one = self.backends().iter().any(|backend| member.features.contains_key(*backend));
+            match self {
+                Self::None => false,
+                Self::Sqlite => has_one || named(NEEDS_SQLITE, &member.name),
+                Self::Redis | Self::Postgres => has_one,
+                Self::All => has_one || named(NEEDS_SQLITE, &member.name) || named(NEEDS_ALL, &member.name),
+            }
+        });
+        names.map(|member| member.name.as_str()).collect()
+    }
+
     /// The arguments that choose it in any cargo command.
     pub fn arguments(self, workspace: &Workspace) -> Vec<String> {
-        let mut arguments = vec!["--workspace".to_owned(), "--no-default-features".to_owned()];
-        match self {
-            Self::None => {
-                let excluded = NEEDS_SQLITE.iter().filter(|name| workspace.members.iter().any(|m| m.name == **name));
-                arguments.extend(excluded.map(|name| format!("--exclude={name}")));
-            }
-            Self::Sqlite => {
-                let on: Vec<String> = workspace.with_feature("sqlite").iter().map(|n| format!("{n}/sqlite")).collect();
-                if !on.is_empty() {
-                    arguments.push(format!("--features={}", on.join(",")));
-                }
-            }
+        self.arguments_for(workspace, &self.packages(workspace))
+    }
+
+    /// The same for some of its packages; for the whole workspace if none is named.
+    pub fn arguments_for(self, workspace: &Workspace, packages: &[&str]) -> Vec<String> {
+        let mut arguments: Vec<String> = packages.iter().map(|name| format!("--package={name}")).collect();
+        if packages.is_empty() {
+            arguments.push("--workspace".to_owned());
+        }
+        arguments.push("--no-default-features".to_owned());
+        if self == Self::None {
+            let excluded = NEEDS_SQLITE.iter().chain(NEEDS_ALL).filter(|name| workspace.member(name).is_some());
+            arguments.extend(excluded.map(|name| format!("--exclude={name}")));
+        }
+        let chosen = |name: &str| packages.is_empty() || packages.contains(&name);
+        let on: Vec<String> =
+            self.on(workspace).filter(|(name, _)| chosen(name)).map(|(n, b)| format!("{n}/{b}")).collect();
+        if !on.is_empty() {
+            arguments.push(format!("--features={}", on.join(",")));
         }
         arguments
     }
 
-    /// The command that says which features are on. Its output is what [`verify_none`] and [`verify_sqlite`] read.
+    /// What the step `test-all` runs in full, and the test files that it runs besides, by package.
+    pub fn of_all(workspace: &Workspace) -> (Vec<&str>, Vec<(&str, Vec<&str>)>) {
+        let whole: Vec<&str> =
+            COMPOSES.iter().chain(NEEDS_ALL).copied().filter(|n| workspace.member(n).is_some()).collect();
+        let gated = workspace.members.iter().filter(|member| !whole.contains(&member.name.as_str())).map(|member| {
+            let tests = member.targets.iter().filter(|target| {
+                let backends = target.required_features.iter().filter(|f| BACKEND_FEATURES.contains(&f.as_str()));
+                target.is_test && backends.count() > 1
+            });
+            (member.name.as_str(), tests.map(|target| target.name.as_str()).collect::<Vec<_>>())
+        });
+        let gated = gated.filter(|(_, tests)| !tests.is_empty()).collect();
+        (whole, gated)
+    }
+
+    /// The command that says which features are on. Its output is what [`verify`] reads.
     pub fn tree(self, workspace: &Workspace) -> CommandLine {
         let fixed = ["tree", "--edges=normal,build,dev", "--prefix=none", "--format={p}\t{f}"];
         CommandLine::cargo(fixed.map(str::to_owned).into_iter().chain(self.arguments(workspace)))
     }
+
+    /// Member and feature for everything that it turns on.
+    fn on(self, workspace: &Workspace) -> impl Iterator<Item = (&str, &'static str)> {
+        let backends = self.backends();
+        workspace.members.iter().flat_map(move |member| {
+            let having = backends.iter().filter(|backend| member.features.contains_key(**backend));
+            having.map(|backend| (member.name.as_str(), *backend))
+        })
+    }
 }
 
-/// Reads both sets back.
+/// Reads every set back.
 ///
 /// # Errors
 /// One sentence for each package that is on where it may not be, or off where it must be on.
 pub fn check(workspace: &Workspace) -> Result<String, Vec<String>> {
-    let tree = |set: FeatureSet| set.tree(workspace).output(&workspace.root).map_err(|error| vec![error]);
-    let having = workspace.with_feature("sqlite");
-    let mut problems = verify_none(&tree(FeatureSet::None)?);
-    problems.extend(verify_sqlite(&tree(FeatureSet::Sqlite)?, &having));
-    if problems.is_empty() { Ok(format!("sqlite: {}", having.join(", "))) } else { Err(problems) }
+    let (mut problems, mut found) = (Vec::new(), Vec::new());
+    for set in FeatureSet::EVERY {
+        let tree = set.tree(workspace).output(&workspace.root).map_err(|error| vec![error])?;
+        problems.extend(verify(set, &tree, workspace));
+        found.push(format!("{} {}", set.name(), set.on(workspace).count()));
+    }
+    let (whole, _) = FeatureSet::of_all(workspace);
+    for member in workspace.members.iter().filter(|member| !whole.contains(&member.name.as_str())) {
+        let files = files::find(&workspace.root, &member.dir, ".rs").map_err(|error| vec![error])?;
+        problems.extend(files.iter().flat_map(run_nowhere));
+    }
+    if problems.is_empty() { Ok(format!("features on: {}", found.join(", "))) } else { Err(problems) }
 }
 
-/// What is wrong with the set `none`, given what `cargo tree` says.
-pub fn verify_none(tree: &str) -> Vec<String> {
+/// Tests of one file that would run in no set.
+pub fn run_nowhere(file: &SourceFile) -> Vec<String> {
+    if !file.path.components().any(|part| part.as_os_str() == "tests") {
+        return Vec::new();
+    }
+    let two = |line: &str| {
+        let named = BACKEND_FEATURES.iter().filter(|feature| line.contains(&format!("feature = \"{feature}\"")));
+        line.contains("cfg(all(") && named.count() > 1
+    };
+    let lines = file.text.lines().enumerate().filter(|(_, line)| two(line));
+    let say = |index| {
+        format!("{}:{index}: no set runs this: name both in the target's required-features", file.path.display())
+    };
+    lines.map(|(index, _)| say(index + 1)).collect()
+}
+
+/// What is wrong with a set, given what `cargo tree` says of it.
+pub fn verify(set: FeatureSet, tree: &str, workspace: &Workspace) -> Vec<String> {
+    let word = set.name();
     let mut problems = Vec::new();
+    let allowed = |name: &str| set.drivers().iter().any(|(first, more)| *first == name || more.contains(&name));
     for (name, features) in packages(tree) {
-        if DRIVERS.contains(&name) {
-            problems.push(format!("set none builds the driver {name}; `cargo tree -i {name}` says for whom"));
+        // Peers to compare with are drivers of nobody.
+        if set != FeatureSet::All && DRIVERS.contains(&name) && !allowed(name) {
+            problems.push(format!("set {word} builds the driver {name}; `cargo tree -i {name}` says for whom"));
         }
-        let backends = features.split(',').filter(|feature| BACKEND_FEATURES.contains(feature));
-        for feature in backends.filter(|_| name.starts_with("infra-")) {
+        let strange = |feature: &&str| BACKEND_FEATURES.contains(feature) && !set.backends().contains(feature);
+        for feature in features.split(',').filter(strange).filter(|_| name.starts_with("infra-")) {
             let who = "a dependency or dev-dependency of some member turns it on";
-            problems.push(format!("set none has {name}/{feature} on: {who}"));
+            problems.push(format!("set {word} has {name}/{feature} on: {who}"));
+        }
+    }
+    for backend in set.backends() {
+        if workspace.with_feature(backend).is_empty() {
+            problems.push(format!("no member has the feature {backend}, so the set {word} tests nothing of it"));
+        }
+    }
+    for (member, backend) in set.on(workspace) {
+        if !packages(tree).any(|(name, on)| name == member && on.split(',').any(|feature| feature == backend)) {
+            problems.push(format!("set {word} leaves {member}/{backend} off"));
+        }
+    }
+    for (driver, _) in set.drivers() {
+        if !packages(tree).any(|(name, _)| name == *driver) {
+            problems.push(format!("set {word} does not build its driver {driver}"));
         }
     }
     problems.sort();
     problems.dedup();
-    problems
-}
-
-/// What is wrong with the set `sqlite`: `having` are the members that have the feature.
-pub fn verify_sqlite(tree: &str, having: &[&str]) -> Vec<String> {
-    if having.is_empty() {
-        return vec!["no member has the feature sqlite, so the set sqlite tests nothing".to_owned()];
-    }
-    let on = |wanted: &str| packages(tree).any(|(name, on)| name == wanted && on.split(',').any(|f| f == "sqlite"));
-    let off = having.iter().filter(|name| !on(name));
-    let mut problems: Vec<String> = off.map(|name| format!("set sqlite leaves {name}/sqlite off")).collect();
-    if !packages(tree).any(|(name, _)| DRIVERS.contains(&name)) {
-        problems.push("set sqlite builds no driver".to_owned());
-    }
     problems
 }
 
@@ -98,57 +241,4 @@ fn packages(tree: &str) -> impl Iterator<Item = (&str, &str)> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::workspace::Member;
-
-    const CLEAN: &str = "infra-state-store v0.1.0 (/w/crates/state-store)\tdefault\ntokio v1.51.0\trt,time\n";
-
-    #[test]
-    fn a_clean_set_none_passes() {
-        assert_eq!(verify_none(CLEAN), Vec::<String>::new());
-    }
-
-    #[test]
-    fn set_none_refuses_a_backend_feature() {
-        for line in ["infra-state-store v0.1.0 (/w)\tdefault,sqlite", "infra-event-bus v0.1.0 (/w)\tredis (*)"] {
-            let problems = verify_none(&format!("{CLEAN}{line}\n"));
-            assert_eq!(problems.len(), 1, "{line}");
-            assert!(problems[0].contains("set none has infra-"), "{problems:?}");
-        }
-    }
-
-    #[test]
-    fn set_none_refuses_a_driver_even_without_a_feature() {
-        let problems = verify_none(&format!("{CLEAN}rusqlite v0.39.0\tbundled\nrusqlite v0.39.0\tbundled (*)\n"));
-        assert_eq!(problems.len(), 1);
-        assert!(problems[0].contains("driver rusqlite"), "{problems:?}");
-    }
-
-    #[test]
-    fn a_foreign_feature_of_the_same_name_is_no_backend() {
-        assert_eq!(verify_none("some-cache v1.0.0\tredis\n"), Vec::<String>::new());
-    }
-
-    #[test]
-    fn set_sqlite_must_turn_it_on_everywhere() {
-        let on = "infra-state-store v0.1.0 (/w)\tdefault,sqlite (*)\nrusqlite v0.39.0\tbundled\n";
-        assert_eq!(verify_sqlite(on, &["infra-state-store"]), Vec::<String>::new());
-        assert!(verify_sqlite(on, &["infra-state-store", "infra-event-bus"])[0].contains("leaves infra-event-bus"));
-        assert!(verify_sqlite(CLEAN, &[])[0].contains("no member"));
-        let without_driver = verify_sqlite("infra-state-store v0.1.0 (/w)\tsqlite\n", &["infra-state-store"]);
-        assert_eq!(without_driver, ["set sqlite builds no driver"]);
-    }
-
-    #[test]
-    fn arguments_name_every_member_that_has_the_feature() {
-        let mut store = Member::new("infra-state-store");
-        store.features.insert("sqlite".into(), vec![]);
-        let members = vec![store, Member::new("infra-examples"), Member::new("infra-types")];
-        let workspace = Workspace { root: "/w".into(), rust_version: "1.94".into(), members };
-        let sqlite = FeatureSet::Sqlite.arguments(&workspace);
-        assert_eq!(sqlite, ["--workspace", "--no-default-features", "--features=infra-state-store/sqlite"]);
-        let none = FeatureSet::None.arguments(&workspace);
-        assert_eq!(none, ["--workspace", "--no-default-features", "--exclude=infra-examples"]);
-    }
-}
+mod tests;

@@ -2,11 +2,10 @@
 
 use std::process::ExitCode;
 
-use xtask::bench;
 use xtask::cli::{self, Invocation};
 use xtask::report::{Report, say};
-use xtask::steps;
 use xtask::workspace::Workspace;
+use xtask::{bench, prove, steps};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -46,6 +45,10 @@ fn run(invocation: Invocation, workspace: &Workspace) -> Result<bool, String> {
             }
             Ok(true)
         }
+        Invocation::Prove { only, arguments } => {
+            say(format_args!("{}", prove::run(workspace, &only, &arguments)?));
+            Ok(true)
+        }
         Invocation::Test { only } => Ok(test(workspace, &only)),
         Invocation::Tidy => steps::tidy().run(workspace).map(|_| true).map_err(|problems| problems.join("\n")),
     }
@@ -53,16 +56,13 @@ fn run(invocation: Invocation, workspace: &Workspace) -> Result<bool, String> {
 
 fn test(workspace: &Workspace, only: &[String]) -> bool {
     let mut report = Report::start();
-    let chosen: Vec<_> = steps::all(workspace)
-        .into_iter()
-        .filter(|step| only.is_empty() || only.iter().any(|name| name == step.name))
-        .collect();
+    let chosen = steps::choose(workspace, only);
     let count = chosen.len();
     for (index, step) in chosen.iter().enumerate() {
         report.begin(index + 1, count, step);
         let outcome = step.run(workspace);
-        // Without a compiler every later step would fail with the same news in a worse wording.
-        let stop = outcome.is_err() && step.name == steps::PREFLIGHT;
+        // Without a compiler or the servers, later steps would fail with the same news in a worse wording.
+        let stop = outcome.is_err() && [steps::PREFLIGHT, steps::SERVERS].contains(&step.name);
         report.end(step, outcome);
         if stop {
             break;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use cargo_metadata::{DependencyKind, MetadataCommand};
+use cargo_metadata::{DependencyKind, MetadataCommand, TargetKind};
 
 /// The workspace, read from `cargo metadata`.
 #[derive(Debug, Clone)]
@@ -29,6 +29,21 @@ pub struct Member {
     pub features: BTreeMap<String, Vec<String>>,
     /// As declared, optional ones included.
     pub dependencies: Vec<Dependency>,
+    /// Integration tests and example programs.
+    pub targets: Vec<Target>,
+}
+
+/// An integration test or an example program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// As cargo knows it.
+    pub name: String,
+    /// An integration test, or else an example.
+    pub is_test: bool,
+    /// Its main file, absolute.
+    pub source: PathBuf,
+    /// The features without which cargo leaves it out.
+    pub required_features: Vec<String>,
 }
 
 /// One declared dependency.
@@ -72,6 +87,11 @@ impl Workspace {
         Ok(Self { root, rust_version, members })
     }
 
+    /// The member of that name.
+    pub fn member(&self, name: &str) -> Option<&Member> {
+        self.members.iter().find(|member| member.name == name)
+    }
+
     /// The names of all members that have the feature.
     pub fn with_feature(&self, feature: &str) -> Vec<&str> {
         let having = self.members.iter().filter(|member| member.features.contains_key(feature));
@@ -104,12 +124,22 @@ impl Member {
             in_workspace: dependency.path.is_some(),
             features: dependency.features.clone(),
         });
+        let targets = package.targets.iter().filter_map(|target| {
+            let is = |kind: &TargetKind| target.kind.contains(kind);
+            (is(&TargetKind::Test) || is(&TargetKind::Example)).then(|| Target {
+                name: target.name.clone(),
+                is_test: is(&TargetKind::Test),
+                source: target.src_path.clone().into_std_path_buf(),
+                required_features: target.required_features.clone(),
+            })
+        });
         Self {
             name: package.name.to_string(),
             dir: dir.strip_prefix(root).map_or_else(|_| dir.clone(), Path::to_owned),
             published: package.publish.as_ref().is_none_or(|registries| !registries.is_empty()),
             features: package.features.clone().into_iter().collect(),
             dependencies: dependencies.collect(),
+            targets: targets.collect(),
         }
     }
 }

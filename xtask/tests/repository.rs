@@ -5,7 +5,7 @@ use std::{fs, process::Command};
 
 use xtask::feature_sets::{self, FeatureSet};
 use xtask::workspace::Workspace;
-use xtask::{hygiene, layers, sizes, steps};
+use xtask::{hygiene, layers, prove, sizes, steps};
 
 fn workspace() -> Workspace {
     Workspace::load().expect("the manifests can be read")
@@ -20,7 +20,7 @@ fn the_layers_hold() {
 fn what_cargo_says_of_the_set_sqlite_is_refused_as_none() {
     let workspace = workspace();
     let tree = FeatureSet::Sqlite.tree(&workspace).output(&workspace.root).expect("cargo tree");
-    let problems = feature_sets::verify_none(&tree);
+    let problems = feature_sets::verify(FeatureSet::None, &tree, &workspace);
     assert!(problems.iter().any(|problem| problem.contains("infra-state-store/sqlite")), "{problems:?}");
     assert!(problems.iter().any(|problem| problem.contains("driver rusqlite")), "{problems:?}");
 }
@@ -33,6 +33,11 @@ fn the_text_is_clean() {
 #[test]
 fn the_files_are_small() {
     assert_eq!(sizes::check(&workspace()).err(), None);
+}
+
+#[test]
+fn every_long_count_says_what_it_proves_and_how_long_it_takes() {
+    assert_eq!(prove::find(&workspace()).err(), None);
 }
 
 #[test]
