@@ -63,8 +63,17 @@ impl KillableChild {
     /// If it cannot be started.
     #[must_use]
     pub fn this_test(name: &str, argument: impl AsRef<std::ffi::OsStr>) -> Self {
-        let mut command = Command::new(std::env::current_exe().expect("a test knows its own binary"));
-        command.args([name, "--exact", "--nocapture", "--test-threads=1"]).env(ARGUMENT, argument);
+        Self::spawn(this_test(name, argument.as_ref()))
+    }
+
+    /// As [`KillableChild::this_test`], with `dir` as the child's temporary directory.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    #[must_use]
+    pub fn this_test_in(dir: &std::path::Path, name: &str, argument: impl AsRef<std::ffi::OsStr>) -> Self {
+        let mut command = this_test(name, argument.as_ref());
+        command.env("TMPDIR", dir);
         Self::spawn(command)
     }
 
@@ -136,6 +145,12 @@ impl Drop for KillableChild {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+fn this_test(name: &str, argument: &std::ffi::OsStr) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("a test knows its own binary"));
+    command.args([name, "--exact", "--nocapture", "--test-threads=1"]).env(ARGUMENT, argument);
+    command
 }
 
 /// What [`KillableChild::this_test`] was given, if this process is such a child.

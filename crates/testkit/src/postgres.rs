@@ -2,6 +2,7 @@
 
 mod builder;
 mod programs;
+mod share;
 mod template;
 
 use std::{
@@ -12,6 +13,7 @@ use std::{
 };
 
 use crate::{
+    Certificates,
     home::Home,
     process::{ServerProcess, log_tail, wait_until},
 };
@@ -38,6 +40,7 @@ pub struct PostgresServer {
     pid: u32,
     port: u16,
     programs: Programs,
+    tls: bool,
     // Last, so that the files outlive the process.
     home: Home,
 }
@@ -70,16 +73,37 @@ impl PostgresServer {
         (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
-    /// `postgres://infra:PASSWORD@127.0.0.1:PORT/infra`.
+    /// `postgres://infra:PASSWORD@127.0.0.1:PORT/infra`; with TLS also `?sslmode=verify-full&sslrootcert=FILE`.
     #[must_use]
     pub fn url(&self) -> String {
         self.url_with_password(PASSWORD)
     }
 
-    /// The same with another password, for what happens when it is wrong.
+    /// The same with another password (as a URL takes it), for what happens when it is wrong.
     #[must_use]
     pub fn url_with_password(&self, password: &str) -> String {
-        format!("postgres://{USER}:{password}@127.0.0.1:{}/{USER}", self.port)
+        let mut url = format!("postgres://{USER}:{password}@127.0.0.1:{}/{USER}", self.port);
+        if self.tls {
+            let ca = Certificates::of(self.home.path()).ca_file();
+            url.push_str(&format!("?sslmode=verify-full&sslrootcert={}", ca.display()));
+        }
+        url
+    }
+
+    /// [`PostgresServer::url`] without what it says about TLS.
+    #[must_use]
+    pub fn bare_url(&self) -> String {
+        format!("postgres://{USER}:{PASSWORD}@127.0.0.1:{}/{USER}", self.port)
+    }
+
+    /// The certificates of a server with TLS.
+    ///
+    /// # Panics
+    /// If the server has no TLS.
+    #[must_use]
+    pub fn certificates(&self) -> Certificates {
+        assert!(self.tls, "the server has no TLS: start it with `builder().tls()`");
+        Certificates::of(self.home.path())
     }
 
     /// The user that [`PostgresServer::url`] names; the database is called the same.
@@ -163,14 +187,14 @@ impl PostgresServer {
     /// As [`PostgresServer::psql`], for SQL that may fail and a server that may be down.
     ///
     /// # Errors
-    /// What `psql` complained about.
+    /// What `psql` complained about; also if it has not ended after two minutes.
     pub fn try_psql(&self, sql: &str) -> Result<String, String> {
-        let socket = self.dir().join("socket");
+        let socket = self.dir().join("s");
         let port = self.port.to_string();
         let mut psql = self.programs.command("psql");
         psql.env("PGCONNECT_TIMEOUT", "10").arg("-h").arg(socket);
         psql.args(["-p", &port, "-U", "postgres", "-d", USER, "-XqAt", "-v", "ON_ERROR_STOP=1", "-c", sql]);
-        programs::output(&mut psql, "psql").map(|text| text.trim_end().to_owned())
+        programs::output(&mut psql, "psql", "").map(|text| text.trim_end().to_owned())
     }
 
     fn refuse_shared(&self) {

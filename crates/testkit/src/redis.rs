@@ -2,6 +2,9 @@
 
 mod builder;
 mod client;
+mod cluster;
+mod sentinel;
+mod share;
 
 use std::{
     io,
@@ -11,13 +14,17 @@ use std::{
 };
 
 use crate::{
+    Certificates,
     home::Home,
     process::{ServerProcess, log_tail, wait_until},
 };
 
 pub use builder::RedisBuilder;
+use builder::{Mode, Setup};
 use client::Client;
 pub use client::Reply;
+pub use cluster::{RedisCluster, SlotMove};
+pub use sentinel::RedisSentinel;
 
 /// How long a start may take: a busy machine, a long append-only file.
 const START: Duration = Duration::from_secs(30);
@@ -37,8 +44,7 @@ pub struct RedisServer {
     process: Option<ServerProcess>,
     pid: u32,
     port: u16,
-    account: builder::Account,
-    tls: bool,
+    setup: Setup,
     // Last, so that the files outlive the process.
     home: Home,
 }
@@ -74,8 +80,18 @@ impl RedisServer {
     /// `redis://127.0.0.1:PORT`, or `rediss://` with TLS, with user and password if the server asks for them.
     #[must_use]
     pub fn url(&self) -> String {
-        let scheme = if self.tls { "rediss" } else { "redis" };
-        format!("{scheme}://{}127.0.0.1:{}", self.account.in_url(), self.port)
+        let scheme = if self.setup.mode == Mode::Tls { "rediss" } else { "redis" };
+        format!("{scheme}://{}127.0.0.1:{}", self.setup.account.in_url(), self.port)
+    }
+
+    /// The certificates of a server with TLS.
+    ///
+    /// # Panics
+    /// If the server has no TLS.
+    #[must_use]
+    pub fn certificates(&self) -> Certificates {
+        assert!(self.setup.mode == Mode::Tls, "the server has no TLS: start it with `builder().tls()`");
+        Certificates::of(self.home.path())
     }
 
     /// The process id of the server that was started last.
@@ -109,8 +125,7 @@ impl RedisServer {
     pub fn restart(&mut self) {
         self.kill();
         // The system may hold the port for a moment, or an outgoing connection sit on it.
-        let process =
-            wait_until(Duration::from_secs(10), || launch(&self.home, self.port, &self.account, self.tls, &[]).ok());
+        let process = wait_until(Duration::from_secs(10), || launch(&self.home, self.port, &self.setup).ok());
         let process =
             process.unwrap_or_else(|| panic!("redis does not start again; {}", log_tail(&self.home.path().join(LOG))));
         self.pid = process.pid();
@@ -150,7 +165,7 @@ impl RedisServer {
     /// # Errors
     /// The connection fails or breaks, or no answer comes within 10 s.
     pub fn try_cli<A: AsRef<[u8]>>(&self, args: &[A]) -> io::Result<Reply> {
-        connect(&self.home, self.port, &self.account, self.tls)?.command(args)
+        connect(&self.home, self.port, &self.setup)?.command(args)
     }
 
     fn refuse_shared(&self) {
@@ -170,17 +185,11 @@ impl Drop for RedisServer {
 }
 
 /// Starts redis-server with the settings file in `home` and waits until it answers as this very process.
-fn launch(
-    home: &Home,
-    port: u16,
-    account: &builder::Account,
-    tls: bool,
-    args: &[&str],
-) -> Result<ServerProcess, String> {
+fn launch(home: &Home, port: u16, setup: &Setup) -> Result<ServerProcess, String> {
     let dir = home.path();
     let log = dir.join(LOG);
     let mut command = Command::new("redis-server");
-    command.arg(dir.join(SETTINGS)).args(args).current_dir(dir);
+    command.arg(dir.join(SETTINGS)).args(setup.args()).current_dir(dir);
     let mut process = match ServerProcess::spawn(&mut command, &log, dir, None) {
         Ok(process) => process,
         Err(error) if error.kind() == io::ErrorKind::NotFound => panic!("{MISSING}"),
@@ -192,12 +201,12 @@ fn launch(
             return Some(Err("it ended at once"));
         }
         // On a port that another server took the wrong one answers: ask who it is.
-        let info = connect(home, port, account, tls).and_then(|mut client| client.command(&["INFO", "server"])).ok()?;
+        let info = connect(home, port, setup).and_then(|mut client| client.command(&["INFO", "server"])).ok()?;
         let Reply::Bulk(_) = info else { return None };
         if !info.text().lines().any(|line| line == format!("process_id:{pid}")) {
             return None;
         }
-        let loaded = connect(home, port, account, tls).and_then(|mut client| client.command(&["PING"])).ok()?;
+        let loaded = connect(home, port, setup).and_then(|mut client| client.command(&["PING"])).ok()?;
         (loaded == Reply::Status("PONG".to_owned())).then_some(Ok(()))
     });
     match answer {
@@ -210,10 +219,13 @@ fn launch(
     }
 }
 
-fn connect(home: &Home, port: u16, account: &builder::Account, tls: bool) -> io::Result<Client> {
-    let mut client =
-        if tls { Client::unix(&home.path().join(SOCKET))? } else { Client::tcp((Ipv4Addr::LOCALHOST, port).into())? };
-    if let Some(auth) = account.auth()
+fn connect(home: &Home, port: u16, setup: &Setup) -> io::Result<Client> {
+    let mut client = if setup.mode == Mode::Tls {
+        Client::unix(&home.path().join(SOCKET))?
+    } else {
+        Client::tcp((Ipv4Addr::LOCALHOST, port).into())?
+    };
+    if let Some(auth) = setup.account.auth()
         && let Reply::Error(refusal) = client.command(&auth)?
     {
         return Err(io::Error::other(refusal));

@@ -11,12 +11,15 @@ use super::{
     programs::Programs,
     template::{copy_to, data_dir},
 };
-use crate::{TestDir, base::open_for_passing, free_port, home::Home};
+use crate::{Certificates, TestDir, base::open_for_passing, free_port, home::Home};
 
 /// Settings of a [`PostgresServer`].
 #[derive(Debug, Clone)]
 pub struct PostgresBuilder {
     settings: Vec<(String, String)>,
+    /// Whom the server's certificate is for, if it has TLS.
+    hosts: Option<Vec<String>>,
+    client_certificate: bool,
 }
 
 impl PostgresBuilder {
@@ -35,7 +38,8 @@ impl PostgresBuilder {
             ("log_line_prefix", "%m [%p] %q%u@%d "),
             ("timezone", "UTC"),
         ];
-        Self { settings: defaults.map(|(name, value)| (name.to_owned(), value.to_owned())).into() }
+        let settings = defaults.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        Self { settings, hosts: None, client_certificate: false }
     }
 
     /// Sets a line of postgresql.conf; the value without quotes.
@@ -59,6 +63,28 @@ impl PostgresBuilder {
         self.config("default_transaction_read_only", "on")
     }
 
+    /// Takes only connections with TLS, with a certificate for `localhost` and `127.0.0.1` from an authority of its own; see
+    /// [`PostgresServer::certificates`].
+    #[must_use]
+    pub fn tls(mut self) -> Self {
+        self.hosts = Some(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]);
+        self
+    }
+
+    /// As [`PostgresBuilder::tls`], with a certificate for another host only.
+    #[must_use]
+    pub fn tls_for(mut self, host: &str) -> Self {
+        self.hosts = Some(vec![host.to_owned()]);
+        self
+    }
+
+    /// As [`PostgresBuilder::tls`], and lets only those in that show a certificate of the same authority (and the password).
+    #[must_use]
+    pub fn tls_with_client_certificate(mut self) -> Self {
+        self.client_certificate = true;
+        self.tls()
+    }
+
     /// Starts it.
     ///
     /// # Panics
@@ -75,6 +101,9 @@ impl PostgresBuilder {
         open_for_passing(dir);
         copy_to(&programs, &data_dir(dir)).unwrap_or_else(|error| panic!("no data directory: {error}"));
         make_socket_dir(&programs, dir);
+        if let Some(hosts) = &self.hosts {
+            let _ = Certificates::make(dir, hosts, programs.owner);
+        }
         let template = read(&data_dir(dir).join("postgresql.conf"));
         write(&data_dir(dir).join("pg_hba.conf"), &self.access());
 
@@ -85,7 +114,14 @@ impl PostgresBuilder {
             match launch(&programs, dir, port) {
                 Ok(process) => {
                     let pid = process.pid();
-                    return PostgresServer { process: Some(process), pid, port, programs, home };
+                    return PostgresServer {
+                        process: Some(process),
+                        pid,
+                        port,
+                        programs,
+                        tls: self.hosts.is_some(),
+                        home,
+                    };
                 }
                 // Somebody else took the port between the look and the start.
                 Err(error) if error.contains("in use") => failure = error,
@@ -97,11 +133,17 @@ impl PostgresBuilder {
     }
 
     fn settings(&self, dir: &Path, port: u16) -> String {
-        let socket_dir = dir.join("socket").display().to_string();
-        let port = port.to_string();
-        let own = [("port", port.as_str()), ("unix_socket_directories", socket_dir.as_str())];
-        let all = self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str())).chain(own);
-        all.fold(String::new(), |mut text, (name, value)| {
+        let socket_dir = dir.join("s").display().to_string();
+        let mut own = vec![("port", port.to_string()), ("unix_socket_directories", socket_dir)];
+        if self.hosts.is_some() {
+            let certificates = Certificates::of(dir);
+            own.push(("ssl", "on".to_owned()));
+            own.push(("ssl_cert_file", certificates.server_file().display().to_string()));
+            own.push(("ssl_key_file", certificates.server_key_file().display().to_string()));
+            own.push(("ssl_ca_file", certificates.ca_file().display().to_string()));
+        }
+        let all = self.settings.iter().map(|(name, value)| (name.as_str(), value));
+        all.chain(own.iter().map(|(name, value)| (*name, value))).fold(String::new(), |mut text, (name, value)| {
             writeln!(text, "{name} = '{}'", value.replace('\'', "''")).expect("writing to memory");
             text
         })
@@ -109,12 +151,17 @@ impl PostgresBuilder {
 
     /// pg_hba.conf: whoever reaches the socket in the private directory is trusted, the network asks for a password.
     fn access(&self) -> String {
-        "local all all trust\nlocal replication all trust\nhost all all 127.0.0.1/32 scram-sha-256\n".to_owned()
+        let network = match (&self.hosts, self.client_certificate) {
+            (None, _) => "host all all 127.0.0.1/32 scram-sha-256",
+            (Some(_), false) => "hostssl all all 127.0.0.1/32 scram-sha-256",
+            (Some(_), true) => "hostssl all all 127.0.0.1/32 scram-sha-256 clientcert=verify-ca",
+        };
+        format!("local all all trust\nlocal replication all trust\n{network}\n")
     }
 }
 
 fn make_socket_dir(programs: &Programs, dir: &Path) {
-    let path = dir.join("socket");
+    let path = dir.join("s");
     std::fs::DirBuilder::new().mode(0o700).create(&path).expect("the directory is new");
     if let Some((uid, gid)) = programs.owner {
         chown(&path, Some(uid), Some(gid)).expect("root may give files away");

@@ -1,12 +1,18 @@
 //! Which PostgreSQL, and as whom.
 
 use std::{
+    io::{Read, Write},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    thread::JoinHandle,
+    time::Duration,
 };
 
-use crate::base::uid;
+use crate::{base::uid, process::wait_until};
+
+/// How long one program may run.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What to do where there is no PostgreSQL.
 const MISSING: &str =
@@ -57,7 +63,7 @@ impl Programs {
     /// # Errors
     /// What it complained about.
     pub(super) fn run(&self, name: &str, args: &[&str]) -> Result<String, String> {
-        output(self.command(name).args(args), name)
+        output(self.command(name).args(args), name, "")
     }
 
     /// Makes `command` run as the server's user.
@@ -70,14 +76,42 @@ impl Programs {
     }
 }
 
-/// Runs a command to its end.
-pub(super) fn output(command: &mut Command, name: &str) -> Result<String, String> {
-    let out = command.stdin(Stdio::null()).output().map_err(|error| format!("{name} cannot be started: {error}"))?;
-    if out.status.success() {
-        Ok(String::from_utf8_lossy(&out.stdout).into_owned())
-    } else {
-        Err(format!("{name} failed: {}{}", String::from_utf8_lossy(&out.stderr), String::from_utf8_lossy(&out.stdout)))
+/// Runs a command to its end, at most two minutes, with `input` to read (short enough for a pipe to hold); answers what it printed,
+/// and after that what it complained about without failing.
+pub(super) fn output(command: &mut Command, name: &str, input: &str) -> Result<String, String> {
+    let failed = |error: std::io::Error| format!("{name} cannot be run: {error}");
+    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.spawn().map_err(failed)?;
+    let (out, complaints) = (read_aside(child.stdout.take()), read_aside(child.stderr.take()));
+    if let Some(mut stdin) = child.stdin.take() {
+        // A program that has ended by itself says why on the other side.
+        let _ = stdin.write_all(input.as_bytes());
     }
+    let ended = wait_until(PATIENCE, || child.try_wait().ok().flatten());
+    if ended.is_none() {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+    let text = |reader: JoinHandle<Vec<u8>>| {
+        let bytes = reader.join().unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    let (out, complaints) = (text(out), text(complaints));
+    match ended {
+        Some(status) if status.success() => Ok(out + &complaints),
+        Some(_) => Err(format!("{name} failed: {complaints}{out}")),
+        None => Err(format!("{name} did not end within {PATIENCE:?}: {complaints}{out}")),
+    }
+}
+
+fn read_aside(from: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut from) = from {
+            let _ = from.read_to_end(&mut bytes);
+        }
+        bytes
+    })
 }
 
 fn program(dir: Option<&Path>, name: &str) -> PathBuf {

@@ -1,15 +1,18 @@
 //! An initialised data directory that every server starts as a copy of.
 
 use std::{
+    ffi::OsStr,
     fs::Permissions,
-    io::Write,
     os::unix::fs::{PermissionsExt, chown},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
 };
 
 use super::programs::{Programs, output};
-use crate::base::{base_dir, lock_file, open_for_passing};
+use crate::{
+    base::{base_dir, lock_file},
+    port::random,
+};
 
 /// Changes whenever this file makes something else.
 const REVISION: u32 = 1;
@@ -25,7 +28,7 @@ pub(super) fn copy_to(programs: &Programs, data: &Path) -> Result<(), String> {
     let base = base_dir();
     let lock = lock_file(&base.join("postgres-template.lock"));
     lock.lock().map_err(|error| format!("the template cannot be locked: {error}"))?;
-    let template = base.join(format!("postgres-{}-{REVISION}", plain(&programs.version)));
+    let template = base.join(format!("{}-{REVISION}.template", plain(&programs.version)));
     if !is_whole(&template) {
         make(programs, &template)?;
     }
@@ -34,7 +37,7 @@ pub(super) fn copy_to(programs: &Programs, data: &Path) -> Result<(), String> {
     // As ourselves: `-a` keeps the owner.
     let mut copy = Command::new("cp");
     copy.arg("-a").arg(template.join("data")).arg(data);
-    output(&mut copy, "cp").map(drop)
+    output(&mut copy, "cp", "").map(drop)
 }
 
 /// Whether nothing is missing: systems clear their temporary directories file by file.
@@ -53,48 +56,58 @@ fn count(dir: &Path) -> usize {
         .sum()
 }
 
+/// Makes the template beside its place and moves it there whole: a test that is killed in the middle leaves programs that go on
+/// writing, and they must not write into ours.
 fn make(programs: &Programs, template: &Path) -> Result<(), String> {
-    let _ = std::fs::remove_dir_all(template);
-    std::fs::create_dir(template).map_err(|error| format!("{}: {error}", template.display()))?;
-    std::fs::set_permissions(template, Permissions::from_mode(0o700)).map_err(|error| error.to_string())?;
+    let failed = |error: std::io::Error| format!("{}: {error}", template.display());
+    let sibling = |what: &str| template.with_extension(format!("{what}-{:016x}", random(2)));
+    remove_siblings(template);
+    let making = sibling("making");
+    std::fs::create_dir(&making).map_err(failed)?;
+    // The server's user makes `data` in it; whoever runs as root adds the mark and needs no right for that.
+    std::fs::set_permissions(&making, Permissions::from_mode(0o711)).map_err(failed)?;
     if let Some((uid, gid)) = programs.owner {
-        chown(template, Some(uid), Some(gid)).map_err(|error| error.to_string())?;
+        chown(&making, Some(uid), Some(gid)).map_err(failed)?;
     }
-    let data = template.join("data");
-    let data_name = data.to_str().ok_or("the temporary directory must have a name in UTF-8")?;
-    programs.run(
-        "initdb",
-        &["-D", data_name, "-U", "postgres", "-E", "UTF8", "--locale=C", "-A", "trust", "--no-sync", "--wal-segsize=4"],
-    )?;
+    let data = making.join("data");
+    initialise(programs, data.to_str().ok_or("the temporary directory must have a name in UTF-8")?)?;
+    std::fs::write(making.join(COMPLETE), count(&data).to_string()).map_err(failed)?;
+    if template.exists() {
+        std::fs::rename(template, sibling("old")).map_err(failed)?;
+    }
+    std::fs::rename(&making, template).map_err(failed)?;
+    remove_siblings(template);
+    Ok(())
+}
+
+/// What earlier attempts left. An orphan that still writes there may keep it alive: then the next one removes it.
+fn remove_siblings(template: &Path) {
+    let name = template.file_name().and_then(OsStr::to_str).unwrap_or_default();
+    let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
+    let left = [format!("{stem}.making-"), format!("{stem}.old-")];
+    for entry in template.parent().and_then(|base| std::fs::read_dir(base).ok()).into_iter().flatten().flatten() {
+        if entry.file_name().to_str().is_some_and(|name| left.iter().any(|start| name.starts_with(start))) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+fn initialise(programs: &Programs, data: &str) -> Result<(), String> {
+    let options = ["-U", "postgres", "-E", "UTF8", "--locale=C", "-A", "trust", "--no-sync", "--wal-segsize=4"];
+    programs.run("initdb", &[&["-D", data][..], &options].concat())?;
     // One command a line, without a server.
     let sql = format!(
         "CREATE ROLE {USER} LOGIN PASSWORD '{PASSWORD}'\nCREATE DATABASE {USER} OWNER {USER}\n\
          REVOKE ALL ON DATABASE {USER} FROM public\n"
     );
     let mut single = programs.command("postgres");
-    single.args(["--single", "-D", data_name, "-c", "fsync=off", "postgres"]);
-    let mut child = single
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| format!("postgres --single: {error}"))?;
-    child.stdin.take().ok_or("stdin was asked for")?.write_all(sql.as_bytes()).map_err(|error| error.to_string())?;
-    let out = child.wait_with_output().map_err(|error| error.to_string())?;
-    let said = String::from_utf8_lossy(&out.stderr);
-    if !out.status.success() || said.contains("ERROR") {
-        return Err(format!("postgres --single failed: {said}"));
-    }
-    if programs.owner.is_some() {
-        // Whoever runs as root reads the copy's settings, and nobody else needs to.
-        open_for_passing(template);
-    }
-    let count = count(&data).to_string();
-    std::fs::write(template.join(COMPLETE), count).map_err(|error| error.to_string())
+    single.args(["--single", "-D", data, "-c", "fsync=off", "postgres"]);
+    let said = output(&mut single, "postgres --single", &sql)?;
+    if said.contains("ERROR") { Err(format!("postgres --single failed: {said}")) } else { Ok(()) }
 }
 
 fn plain(version: &str) -> String {
-    version.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect()
+    version.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect()
 }
 
 /// Where the data of a server stands in its directory.
