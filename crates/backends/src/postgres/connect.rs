@@ -28,6 +28,9 @@ pub(super) fn options(config: &PostgresConfig) -> PgConnectOptions {
         // `pg_temp` last: otherwise a temporary table could stand in for one of ours.
         ("search_path", format!("{},pg_temp", config.schema)),
         ("default_transaction_isolation", "read committed".into()),
+        // Plans are kept, in connections and functions: one that was made while a table was small would read the whole of it
+        // long after it has grown. Every statement here has its index; one without can still read it all.
+        ("enable_seqscan", "off".into()),
     ];
     let theirs = config.options.iter().map(|(name, value)| (name.as_str(), value.clone()));
     // The server takes the last of two equal names.
