@@ -15,7 +15,7 @@ struct File {
     clock: ManualClock,
     store: Arc<dyn StateStore>,
     second: Arc<dyn StateStore>,
-    _dir: TestDir,
+    dir: TestDir,
 }
 
 #[async_trait::async_trait]
@@ -31,6 +31,13 @@ impl Fixture for File {
     async fn advance(&self, by: Duration) {
         self.clock.advance(by);
     }
+
+    async fn reopen(&self) -> Option<Arc<dyn StateStore>> {
+        for handle in [&self.store, &self.second] {
+            handle.close().await.expect("an idle store closes");
+        }
+        Some(Arc::new(SqliteStateStore::open(config(&self.dir), Arc::new(self.clock.clone()))))
+    }
 }
 
 fn config(dir: &TestDir) -> SqliteConfig {
@@ -41,7 +48,7 @@ fn config(dir: &TestDir) -> SqliteConfig {
 async fn fixture() -> File {
     let (dir, clock) = (TestDir::new(), ManualClock::default());
     let open = || Arc::new(SqliteStateStore::open(config(&dir), Arc::new(clock.clone())));
-    File { store: open(), second: open(), clock, _dir: dir }
+    File { store: open(), second: open(), clock, dir }
 }
 
 state_store_conformance!(fixture());

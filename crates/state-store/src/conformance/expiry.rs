@@ -1,14 +1,15 @@
 //! Expired counts as absent, on every path.
 
-use std::time::Duration;
+use std::{num::NonZeroU8, time::Duration};
 
 use super::{Fixture, tools::*};
 use crate::{
-    batch::{Applied, Ttl, When},
+    batch::{Applied, Delta, Ttl, When},
     error::StoreError,
     ext::StateStoreExt,
     op::Op,
     store::StateStore,
+    window::WindowLimit,
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -163,6 +164,8 @@ pub async fn less_than_a_millisecond_is_refused(f: &dyn Fixture) {
             set(&record("k"), "v", Ttl::After(short), When::Always),
             acquire("k", "holder", short),
             mark("in", "e", Ttl::After(short)),
+            push("l", "v", 5, Ttl::After(short)),
+            Op::Add { key: record("n"), delta: Delta::unbounded(1), ttl: Ttl::After(short) },
         ];
         for op in ops {
             let e = refused(&*store, op).await;
@@ -170,4 +173,60 @@ pub async fn less_than_a_millisecond_is_refused(f: &dyn Fixture) {
         }
     }
     one(&*store, set(&cache("k"), "v", Ttl::After(MS), When::Always)).await;
+}
+
+/// Cache key, record, lease, list, window and mark: each is there, each is gone, and `clear` finds nothing of them.
+pub async fn every_kind_ends_in_its_time(f: &dyn Fixture) {
+    let store = f.store();
+    let limit = WindowLimit { slices: NonZeroU8::MIN.saturating_add(9), ..WindowLimit::new(5, SOON) };
+    let mut all = batch();
+    all.extend([
+        set(&cache("k"), "v", Ttl::After(SOON), When::Always),
+        set(&record("k"), "v", Ttl::After(SOON), When::Always),
+        acquire("k", "me", SOON),
+        push("k", "v", 5, Ttl::After(SOON)),
+        mark("k", "e", Ttl::After(SOON)),
+        Op::Check { key: list("k"), when: When::Exists },
+        admit("k", 5, limit),
+        Op::Check { key: window("k"), when: When::Exists },
+    ]);
+    good(store.apply(all).await);
+    f.advance(SOON).await;
+    f.advance(SOON / 10).await;
+    let second = f.second();
+    assert_eq!(good(second.get_many(&home(), &[cache("k"), record("k"), lease("k")]).await), [None, None, None]);
+    assert_eq!(values(&*second, "k").await, [""; 0]);
+    assert_eq!(used(&*second, "k").await, 0);
+    assert_eq!(good(second.clear(&home()).await), 0);
+    let mut again = batch();
+    again.extend([
+        acquire("k", "you", LONG),
+        mark("k", "e", Ttl::Never),
+        Op::Check { key: list("k"), when: When::Absent },
+        Op::Check { key: window("k"), when: When::Absent },
+    ]);
+    good(second.apply(again).await);
+}
+
+/// A value and its time to live are one write: no reader ever meets the one without the other.
+pub async fn what_is_written_never_shows_without_its_time(f: &dyn Fixture) {
+    let answers = together(f, |task, store| async move {
+        for n in 0..20 {
+            let key = if n % 2 == 0 { record("k") } else { cache("k") };
+            if task < 4 {
+                one(&*store, set(&key, "v", Ttl::After(LONG), When::Always)).await;
+            } else if task < 6 {
+                one(&*store, remove(&key)).await;
+            } else if task < 8 {
+                one(&*store, Op::Add { key: cache("n"), delta: Delta::unbounded(1), ttl: Ttl::After(LONG) }).await;
+            }
+            let read = good(store.get_many(&home(), &[key, cache("n")]).await);
+            if read.iter().flatten().any(|entry| entry.expires_at.is_none()) {
+                return Err(format!("a value without its time to live: {read:?}"));
+            }
+        }
+        Ok(())
+    })
+    .await;
+    assert_eq!(answers, vec![Ok(()); TASKS]);
 }

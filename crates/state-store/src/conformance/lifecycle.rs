@@ -4,20 +4,23 @@ use infra_types::HealthStatus;
 
 use super::{Fixture, tools::*};
 use crate::{
-    batch::{Ttl, When},
+    batch::{Applied, Batch, Ttl, When},
     error::StoreError,
     ext::StateStoreExt,
+    list::ListRange,
     store::{Scan, StateStore},
 };
 
 async fn furnish(store: &dyn StateStore, namespace: &str) {
-    let mut all = crate::batch::Batch::new(ns(namespace));
+    let mut all = Batch::new(ns(namespace));
     all.extend([
         put(&cache("k"), "v"),
         put(&record("k"), "v"),
         acquire("k", "me", LONG),
         enqueue("out", "e"),
         mark("bot", "e", Ttl::Never),
+        push("k", "v", 5, Ttl::Never),
+        admit("k", 1, hourly(5)),
     ]);
     good(store.apply(all).await);
 }
@@ -28,7 +31,13 @@ pub async fn clear_empties_one_namespace_only(f: &dyn Fixture) {
     for name in ["conformance", "conformance.b", "conform"] {
         furnish(&*store, name).await;
     }
-    assert_eq!(good(store.clear(&home()).await), 3);
+    assert_eq!(good(store.clear(&home()).await), 5);
+    assert_eq!((values(&*store, "k").await.len(), used(&*store, "k").await), (0, 0));
+    for other in ["conformance.b", "conform"] {
+        let page = good(store.list_range(&ns(other), &list("k"), ListRange::newest(5)).await);
+        let peek = good(store.apply_one(&ns(other), admit("k", 0, hourly(5))).await);
+        assert_eq!((page.length, peek), (1, Applied::Used(1)), "{other}");
+    }
     for key in [cache("k"), record("k"), lease("k")] {
         assert_eq!(get(&*f.second(), &key).await, None);
         for other in ["conformance.b", "conform"] {
@@ -93,9 +102,41 @@ pub async fn closing_refuses_what_comes_after(f: &dyn Fixture) {
         store.apply(batch().set(record("k"), "w")).await.err(),
         store.scan(&home(), Scan::new("k")).await.err(),
         store.outbox_read(&home(), &record("out"), None, 10).await.err(),
+        store.list_range(&home(), &list("l"), ListRange::newest(1)).await.err(),
+        store.changes_read(&home(), None, 10).await.err(),
         store.clear(&home()).await.err(),
     ];
     for answer in answers {
         assert!(matches!(answer, Some(StoreError::Closed)), "{answer:?}");
     }
+}
+
+/// What others write while a namespace is cleared is there wholly or not at all, and numbers go on.
+pub async fn clearing_beside_writers_tears_nothing(f: &dyn Fixture) {
+    let answers = together(f, |task, store| async move {
+        let mut last = crate::batch::Version(0);
+        for n in 0..8 {
+            if task < 2 {
+                good(store.clear(&home()).await);
+                continue;
+            }
+            let name = format!("k{task}-{n}");
+            let written = good(store.apply(batch().set(record(&name), "v").with(enqueue(&name, "e"))).await);
+            match written[0] {
+                Applied::Version(version) if version > last => last = version,
+                ref other => return Err(format!("versions must grow: {other:?} after {last:?}")),
+            }
+            for row in messages(&*store, &name).await {
+                if row.id != id("e") {
+                    return Err(format!("a foreign message: {row:?}"));
+                }
+            }
+        }
+        Ok(())
+    })
+    .await;
+    assert_eq!(answers, vec![Ok(()); TASKS]);
+    good(f.store().clear(&home()).await);
+    assert_eq!(names(&*f.store(), "k", 100).await, [""; 0]);
+    assert_eq!(good(f.second().clear(&home()).await), 0);
 }

@@ -1,11 +1,17 @@
 //! Sizes, at the exact boundary: what fits one backend fits all.
 
+use std::{num::NonZeroU8, time::Duration};
+
 use super::{Fixture, tools::*};
 use crate::{
-    batch::{Delta, OutboxPosition, Ttl, When},
+    batch::{Applied, Delta, OutboxPosition, Ttl, Version, When},
+    changes::ChangePosition,
     error::StoreError,
     key::{Key, KeyKind},
+    list::{ListOrder, ListRange},
     op::Op,
+    store::{StateStore, Value},
+    window::WindowLimit,
 };
 
 #[track_caller]
@@ -27,8 +33,11 @@ pub async fn keys_have_1_to_512_bytes(f: &dyn Fixture) {
     one(&*store, acquire(&long, "me", LONG)).await;
     one(&*store, enqueue(&long, "e")).await;
     one(&*store, mark(&long, "e", Ttl::Never)).await;
+    one(&*store, push(&long, "v", 5, Ttl::Never)).await;
+    one(&*store, admit(&long, 1, hourly(5))).await;
+    assert_eq!((values(&*store, &long).await, used(&*store, &long).await), (vec!["v".to_owned()], 1));
     assert_eq!(names(&*store, &long, 10).await, [long.as_str()]);
-    for kind in [KeyKind::Cache, KeyKind::Record, KeyKind::Lease] {
+    for kind in [KeyKind::Cache, KeyKind::Record, KeyKind::Lease, KeyKind::List, KeyKind::Window] {
         for bad in ["", "a\0", "a\n", "\u{7F}", "\u{85}", &format!("{long}k")] {
             let e = Key::new(kind, bad);
             assert!(matches!(e, Err(StoreError::InvalidKey { .. })), "{bad:?}: {e:?}");
@@ -51,6 +60,9 @@ pub async fn a_value_has_its_exact_limit(f: &dyn Fixture) {
     too_large(&refused(&*store, message(max + 1)).await, max + 1, max);
     one(&*store, message(max)).await;
     assert_eq!(messages(&*store, "out").await.len(), 1);
+    let pushed = |size| Op::Push { list: list("l"), value: vec![9; size].into(), cap: 5, ttl: Ttl::Never };
+    too_large(&refused(&*store, pushed(max + 1)).await, max + 1, max);
+    assert_eq!(one(&*store, pushed(max)).await, Applied::Length(1));
 }
 
 /// As many operations as promised, and not one more.
@@ -150,4 +162,146 @@ pub async fn crossed_bounds_are_refused(f: &dyn Fixture) {
     let crossed = Op::Add { key: record("n"), delta: Delta { by: 1, min: 1, max: 0 }, ttl: Ttl::Keep };
     let e = store.apply(batch().check(record("missing"), When::Exists).with(crossed)).await;
     assert!(matches!(e, Err(StoreError::Invalid { .. })), "{e:?}");
+}
+
+async fn invalid(store: &dyn StateStore, op: Op) {
+    let words = format!("{op:?}");
+    let e = refused(store, op).await;
+    assert!(matches!(e, StoreError::Invalid { .. }), "{words}: {e:?}");
+}
+
+/// Caps, amounts, slices, lengths and numbers of kept changes: the outermost that are taken, and the first that are not.
+pub async fn lists_windows_and_changes_have_exact_limits(f: &dyn Fixture) {
+    let store = f.store();
+    for cap in [0, 10_001, u32::MAX] {
+        invalid(&*store, push("l", "v", cap, Ttl::Never)).await;
+    }
+    for cap in [1, 10_000] {
+        assert_eq!(one(&*store, push("l", "v", cap, Ttl::Never)).await, Applied::Length(cap.min(2)));
+    }
+    let most = Value::COUNTER_MAX;
+    for by in [-1, most + 1, i64::MIN, i64::MAX] {
+        invalid(&*store, admit("w", by, hourly(5))).await;
+    }
+    for max in [-1, most + 1, i64::MIN] {
+        invalid(&*store, admit("w", 0, hourly(max))).await;
+    }
+    let (ms, day) = (Duration::from_millis(1), Duration::from_secs(86_400));
+    let limit = |slices, length| WindowLimit { max: most, length, slices: NonZeroU8::new(slices).expect("not zero") };
+    for (slices, length) in [
+        (1, Duration::ZERO),
+        (1, Duration::from_micros(999)),
+        (60, ms * 59),
+        (61, LONG),
+        (255, LONG),
+        (1, day * 366 + Duration::from_nanos(1)),
+        (60, Duration::MAX),
+    ] {
+        invalid(&*store, admit("w", 1, limit(slices, length))).await;
+    }
+    assert_eq!(used(&*store, "w").await, 0);
+    for (n, (slices, length)) in [(1, ms), (60, ms * 60), (60, day * 366), (1, day * 366)].into_iter().enumerate() {
+        assert_eq!(one(&*store, admit(&format!("w{n}"), most, limit(slices, length))).await, Applied::Used(most));
+    }
+    for max in [100_001, u32::MAX] {
+        invalid(&*store, Op::KeepChanges { max }).await;
+    }
+    let e = store.changes_read(&home(), None, 10).await;
+    assert!(matches!(e, Err(StoreError::Invalid { .. })), "{e:?}");
+    for max in [1, 100_000, 0] {
+        keep_changes(&*store, max).await;
+    }
+}
+
+/// What is written by one kind of operation is not written by another, on no backend.
+pub async fn every_kind_of_key_has_its_operations(f: &dyn Fixture) {
+    let store = f.store();
+    let kinds = [cache("k"), record("k"), lease("k"), list("k"), window("k")];
+    for key in &kinds {
+        let kind = key.kind();
+        let plain = matches!(kind, KeyKind::Cache | KeyKind::Record);
+        let when = When::Version(Version(1));
+        let ops = [
+            (plain, put(key, "v")),
+            (plain, Op::Add { key: key.clone(), delta: Delta::unbounded(0), ttl: Ttl::Keep }),
+            (kind != KeyKind::Lease, remove(key)),
+            (kind != KeyKind::Lease, Op::Check { key: key.clone(), when: When::Always }),
+            (kind == KeyKind::Lease, Op::AcquireLease { key: key.clone(), holder: "me".into(), ttl: LONG }),
+            (kind == KeyKind::Lease, Op::RenewLease { key: key.clone(), holder: "me".into(), fence: 1, ttl: LONG }),
+            (kind == KeyKind::Lease, Op::CheckFence { key: key.clone(), fence: 1 }),
+            (kind == KeyKind::Lease, Op::ReleaseLease { key: key.clone(), fence: 1 }),
+            (kind == KeyKind::List, Op::Push { list: key.clone(), value: "v".into(), cap: 5, ttl: Ttl::Never }),
+            (kind == KeyKind::Window, Op::Admit { window: key.clone(), by: 1, limit: hourly(5) }),
+        ];
+        for (fits, op) in ops {
+            let words = format!("{op:?}");
+            match try_one(&*store, op).await {
+                Err(StoreError::Invalid { .. }) => assert!(!fits, "{words} must be taken"),
+                // Adding to the bytes that were just set.
+                Ok(_) | Err(StoreError::WrongType { .. }) => assert!(fits, "{words} must be refused"),
+                Err(e) => panic!("{words}: {e:?}"),
+            }
+        }
+        if kind != KeyKind::Record {
+            for op in [Op::Check { key: key.clone(), when }, Op::Delete { key: key.clone(), when }] {
+                invalid(&*store, op).await;
+            }
+        }
+        let read = store.get(&home(), key).await;
+        let readable = !matches!(kind, KeyKind::List | KeyKind::Window);
+        assert_eq!(read.is_ok(), readable, "{key:?}: {read:?}");
+        let range = store.list_range(&home(), key, ListRange::newest(1)).await;
+        assert_eq!(range.is_ok(), kind == KeyKind::List, "{key:?}: {range:?}");
+    }
+}
+
+/// 1 to 1,000, for lists and for changes.
+pub async fn pages_of_lists_and_changes_have_exact_limits(f: &dyn Fixture) {
+    let store = f.store();
+    keep_changes(&*store, 2_000).await;
+    let start = changes_end(&*store).await;
+    let mut many = batch();
+    many.extend((0..1_000).map(|n| push("l", &n.to_string(), 10_000, Ttl::Never)));
+    good(store.apply(many).await);
+    one(&*store, push("l", "last", 10_000, Ttl::Never)).await;
+    for chunk in 0..2 {
+        let mut many = batch();
+        many.extend((0..501).map(|n| put(&record(&format!("k{chunk}-{n}")), "v")));
+        good(store.apply(many).await);
+    }
+    for limit in [0, 1_001, usize::MAX] {
+        for order in [ListOrder::NewestFirst, ListOrder::OldestFirst] {
+            let e = store.list_range(&home(), &list("l"), ListRange { order, skip: 0, limit }).await;
+            assert!(matches!(e, Err(StoreError::Invalid { .. })), "{e:?}");
+        }
+        for after in [None, Some(start), Some(ChangePosition(0))] {
+            let e = store.changes_read(&home(), after, limit).await;
+            assert!(matches!(e, Err(StoreError::Invalid { .. })), "{e:?}");
+        }
+    }
+    let page = good(store.list_range(&home(), &list("l"), ListRange::newest(1_000)).await);
+    assert_eq!((page.values.len(), page.length), (1_000, 1_001));
+    let read = good(store.changes_read(&home(), Some(start), 1_000).await);
+    assert_eq!((read.changes.len(), read.gap), (1_000, false));
+    assert_eq!(told(&changes_after(&*store, read.next).await.changes), ["+k1-499", "+k1-500"]);
+}
+
+/// Not after a refusal that stands before it: whether a batch makes sense does not depend on what is stored.
+pub async fn a_mistake_is_found_before_the_first_operation(f: &dyn Fixture) {
+    let store = f.store();
+    let mistakes = [
+        push("l", "v", 0, Ttl::Never),
+        push("l", "v", 5, Ttl::After(Duration::ZERO)),
+        admit("w", -1, hourly(5)),
+        Op::KeepChanges { max: u32::MAX },
+        put(&list("l"), "v"),
+        Op::Check { key: window("w"), when: When::Version(Version(1)) },
+        Op::CheckFence { key: record("k"), fence: 1 },
+    ];
+    for mistake in mistakes {
+        let doomed = batch().set(record("k"), "v").check(record("missing"), When::Exists).with(mistake.clone());
+        let e = store.apply(doomed).await;
+        assert!(matches!(e, Err(StoreError::Invalid { .. })), "{mistake:?}: {e:?}");
+    }
+    assert_eq!(get(&*store, &record("k")).await, None);
 }

@@ -8,10 +8,13 @@ use tokio::sync::Barrier;
 use super::Fixture;
 use crate::{
     batch::{Applied, Batch, OutboxRow, Ttl, Version, When},
+    changes::{Change, ChangePosition, Changes},
     error::StoreError,
     key::Key,
+    list::{ListPage, ListRange},
     op::Op,
     store::{Entry, Scan, StateStore, Value},
+    window::WindowLimit,
 };
 
 /// A lifetime that a real server can be waited for.
@@ -45,6 +48,14 @@ pub(super) fn lease(name: &str) -> Key {
     Key::lease(name).expect("a valid key")
 }
 
+pub(super) fn list(name: &str) -> Key {
+    Key::list(name).expect("a valid key")
+}
+
+pub(super) fn window(name: &str) -> Key {
+    Key::window(name).expect("a valid key")
+}
+
 pub(super) fn id(text: &str) -> EventId {
     EventId::new(text).expect("a valid id")
 }
@@ -67,6 +78,23 @@ pub(super) fn enqueue(outbox: &str, event: &str) -> Op {
 
 pub(super) fn mark(consumer: &str, event: &str, ttl: Ttl) -> Op {
     Op::MarkInbox { consumer: record(consumer), id: id(event), ttl }
+}
+
+pub(super) fn push(name: &str, value: &str, cap: u32, ttl: Ttl) -> Op {
+    Op::Push { list: list(name), value: value.to_owned().into(), cap, ttl }
+}
+
+pub(super) fn admit(name: &str, by: i64, limit: WindowLimit) -> Op {
+    Op::Admit { window: window(name), by, limit }
+}
+
+/// So many in an hour: nothing that it counts leaves during a case.
+pub(super) fn hourly(max: i64) -> WindowLimit {
+    WindowLimit::new(max, LONG)
+}
+
+pub(super) fn remove(key: &Key) -> Op {
+    Op::Delete { key: key.clone(), when: When::Always }
 }
 
 pub(super) async fn try_one(store: &dyn StateStore, op: Op) -> Result<Applied, StoreError> {
@@ -147,6 +175,44 @@ pub(super) async fn messages(store: &dyn StateStore, outbox: &str) -> Vec<Outbox
 
 pub(super) fn ids(rows: &[OutboxRow]) -> Vec<&str> {
     rows.iter().map(|row| row.id.as_str()).collect()
+}
+
+/// The whole of a list (up to 1,000 values), the oldest first.
+pub(super) async fn values(store: &dyn StateStore, name: &str) -> Vec<String> {
+    let page: ListPage = good(store.list_range(&home(), &list(name), ListRange::oldest(1_000)).await);
+    let text = |value: bytes::Bytes| String::from_utf8(value.to_vec()).expect("the cases push text");
+    let values: Vec<String> = page.values.into_iter().map(text).collect();
+    assert_eq!(values.len(), (page.length as usize).min(1_000), "a list tells its length");
+    values
+}
+
+/// What a window counts now.
+pub(super) async fn used(store: &dyn StateStore, name: &str) -> i64 {
+    match one(store, admit(name, 0, hourly(Value::COUNTER_MAX))).await {
+        Applied::Used(used) => used,
+        other => panic!("admitting tells what is used, not {other:?}"),
+    }
+}
+
+pub(super) async fn keep_changes(store: &dyn StateStore, max: u32) {
+    assert_eq!(one(store, Op::KeepChanges { max }).await, Applied::Done);
+}
+
+pub(super) async fn changes_after(store: &dyn StateStore, after: ChangePosition) -> Changes {
+    good(store.changes_read(&home(), Some(after), 1_000).await)
+}
+
+/// Where the changes end now.
+pub(super) async fn changes_end(store: &dyn StateStore) -> ChangePosition {
+    let read = good(store.changes_read(&home(), None, 1).await);
+    assert!(read.changes.is_empty() && !read.gap, "without a position only the end is told: {read:?}");
+    read.next
+}
+
+/// What happened to which key: `+name` was written, `-name` was deleted.
+pub(super) fn told(changes: &[Change]) -> Vec<String> {
+    let sign = |change: &Change| if change.version.is_some() { '+' } else { '-' };
+    changes.iter().map(|change| format!("{}{}", sign(change), change.key.name())).collect()
 }
 
 /// Runs [`TASKS`] tasks that start at one moment, on both handles in turn.
