@@ -194,7 +194,7 @@ impl PostgresServer {
         let mut psql = self.programs.command("psql");
         psql.env("PGCONNECT_TIMEOUT", "10").arg("-h").arg(socket);
         psql.args(["-p", &port, "-U", "postgres", "-d", USER, "-XqAt", "-v", "ON_ERROR_STOP=1", "-c", sql]);
-        programs::output(&mut psql, "psql", "").map(|text| text.trim_end().to_owned())
+        programs::output(&mut psql, "psql", "").map(|(rows, _)| rows.trim_end().to_owned())
     }
 
     fn refuse_shared(&self) {

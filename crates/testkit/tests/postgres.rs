@@ -127,7 +127,11 @@ fn a_server_that_does_not_start_says_why_and_keeps_its_files() {
 /// As a client from outside: over TCP, with what the URL says.
 fn psql(url: &str, sql: &str) -> Result<String, String> {
     let mut command = std::process::Command::new("psql");
-    let out = command.args([url, "-XqAt", "-v", "ON_ERROR_STOP=1", "-c", sql]).current_dir("/").output().unwrap();
+    let out = command
+        .args([url, "-XqAt", "-v", "ON_ERROR_STOP=1", "-c", sql])
+        .current_dir("/")
+        .output()
+        .expect("the client comes with the server");
     match out.status.success() {
         true => Ok(String::from_utf8_lossy(&out.stdout).trim_end().to_owned()),
         false => Err(String::from_utf8_lossy(&out.stderr).into_owned()),

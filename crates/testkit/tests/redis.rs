@@ -141,7 +141,10 @@ fn a_server_that_does_not_start_says_why_and_keeps_its_files() {
 /// What Redis' own client says, who speaks TLS; it comes with the server.
 fn redis_cli(server: &RedisServer, args: &[&str]) -> String {
     let port = server.port().to_string();
-    let out =
-        std::process::Command::new("redis-cli").args(["-h", "127.0.0.1", "-p", &port]).args(args).output().unwrap();
+    let out = std::process::Command::new("redis-cli")
+        .args(["-h", "127.0.0.1", "-p", &port])
+        .args(args)
+        .output()
+        .expect("the client comes with the server");
     (String::from_utf8_lossy(&out.stdout) + String::from_utf8_lossy(&out.stderr)).trim().to_owned()
 }

@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 fn be_a_user() -> bool {
     let Some(what) = child_argument() else { return false };
     let name = unique_name();
-    match what.to_str().unwrap() {
+    match what.to_str().expect("plain text") {
         "redis" => {
             let server = RedisServer::shared();
             assert_eq!(server.cli(&["SET", &name, &name]).text(), "OK");
@@ -22,9 +22,9 @@ fn be_a_user() -> bool {
         }
         "cluster" => {
             let cluster = RedisCluster::shared();
-            let master = cluster.master_of(cluster.slot_of(&name)).unwrap();
+            let master = cluster.master_of(cluster.slot_of(&name)).expect("a whole cluster");
             assert_eq!(cluster.nodes()[master].cli(&["SET", &name, &name]).text(), "OK");
-            let dir = cluster.nodes()[0].dir().parent().unwrap();
+            let dir = cluster.nodes()[0].dir().parent().expect("below the run");
             say(format!("server {} {}", cluster.nodes()[0].pid(), dir.display()));
         }
         "postgres" => {
@@ -47,7 +47,7 @@ fn be_a_user() -> bool {
 /// A temporary directory that a server's user may enter.
 fn open_dir() -> TestDir {
     let dir = TestDir::new();
-    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o711)).unwrap();
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o711)).expect("it is ours");
     dir
 }
 
@@ -70,10 +70,10 @@ fn many_meet_one(test: &str, what: &str, count: usize) {
     let mut users: Vec<_> = (0..count).map(|_| KillableChild::this_test_in(dir.path(), test, what)).collect();
     let said: Vec<String> = users.iter_mut().map(|user| user.wait_for("server ", PATIENCE)).collect();
     assert!(said.iter().all(|line| line == &said[0]), "{said:#?}");
-    let (pid, run) = said[0].strip_prefix("server ").unwrap().split_once(' ').unwrap();
+    let (pid, run) = said[0].strip_prefix("server ").and_then(|rest| rest.split_once(' ')).expect("pid and directory");
 
     // While one is left the server stays: longer than the grace.
-    let mut last = users.pop().unwrap();
+    let mut last = users.pop().expect("more than one");
     users.into_iter().for_each(|user| drop(user.kill()));
     std::thread::sleep(Duration::from_secs(6));
     assert!(runs(pid));

@@ -63,7 +63,7 @@ impl Programs {
     /// # Errors
     /// What it complained about.
     pub(super) fn run(&self, name: &str, args: &[&str]) -> Result<String, String> {
-        output(self.command(name).args(args), name, "")
+        output(self.command(name).args(args), name, "").map(|(out, _)| out)
     }
 
     /// Makes `command` run as the server's user.
@@ -76,9 +76,9 @@ impl Programs {
     }
 }
 
-/// Runs a command to its end, at most two minutes, with `input` to read (short enough for a pipe to hold); answers what it printed,
-/// and after that what it complained about without failing.
-pub(super) fn output(command: &mut Command, name: &str, input: &str) -> Result<String, String> {
+/// Runs a command to its end, at most two minutes, with `input` to read (short enough for a pipe to hold); answers what it printed
+/// and what it complained about without failing.
+pub(super) fn output(command: &mut Command, name: &str, input: &str) -> Result<(String, String), String> {
     let failed = |error: std::io::Error| format!("{name} cannot be run: {error}");
     let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = piped.spawn().map_err(failed)?;
@@ -98,7 +98,7 @@ pub(super) fn output(command: &mut Command, name: &str, input: &str) -> Result<S
     };
     let (out, complaints) = (text(out), text(complaints));
     match ended {
-        Some(status) if status.success() => Ok(out + &complaints),
+        Some(status) if status.success() => Ok((out, complaints)),
         Some(_) => Err(format!("{name} failed: {complaints}{out}")),
         None => Err(format!("{name} did not end within {PATIENCE:?}: {complaints}{out}")),
     }

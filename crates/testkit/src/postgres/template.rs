@@ -102,7 +102,7 @@ fn initialise(programs: &Programs, data: &str) -> Result<(), String> {
     );
     let mut single = programs.command("postgres");
     single.args(["--single", "-D", data, "-c", "fsync=off", "postgres"]);
-    let said = output(&mut single, "postgres --single", &sql)?;
+    let (_, said) = output(&mut single, "postgres --single", &sql)?;
     if said.contains("ERROR") { Err(format!("postgres --single failed: {said}")) } else { Ok(()) }
 }
 
