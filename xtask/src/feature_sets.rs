@@ -4,7 +4,7 @@
 //!
 //! | set | packages | because |
 //! |---|---|---|
-//! | none | all but those below the line | everything that needs no driver; most of the tests |
+//! | none | all but the examples and the benches | everything that needs no driver; most of the tests |
 //! | sqlite | those with the feature, and the examples, which need it | the rest is the same program as in none |
 //! | redis, postgres | those with the feature | one driver alone must compile and work: that is what a user asks for |
 //! | all | in full those that compose (`infra-factory`) or compare (`infra-benches`); of the others only test files that ask for two backends in `required-features` | what differs when backends meet |
@@ -76,7 +76,7 @@ impl FeatureSet {
         self.backends().iter().any(|backend| *backend != "sqlite")
     }
 
-    /// The packages that it drives, exactly these or something of theirs in it. A driver is known by the first.
+    /// The driver packages that it may build: the first of each pair must be there, the others may.
     fn drivers(self) -> &'static [(&'static str, &'static [&'static str])] {
         const SQLITE: (&str, &[&str]) = ("rusqlite", &["libsqlite3-sys"]);
         const REDIS: (&str, &[&str]) = ("redis", &[]);
