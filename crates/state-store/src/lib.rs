@@ -12,7 +12,10 @@ mod ext;
 mod key;
 mod list;
 mod memory;
+mod metered;
 mod op;
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(feature = "redis")]
 mod redis;
 mod rules;
@@ -39,7 +42,10 @@ pub use ext::{Once, StateStoreExt};
 pub use key::{Key, KeyKind};
 pub use list::{ListOrder, ListPage, ListRange};
 pub use memory::MemoryStateStore;
+pub use metered::{CallStatistics, MeteredStateStore, StoreStatistics};
 pub use op::Op;
+#[cfg(feature = "postgres")]
+pub use postgres::PostgresStateStore;
 #[cfg(feature = "redis")]
 pub use redis::RedisStateStore;
 #[cfg(feature = "sqlite")]
