@@ -231,7 +231,7 @@ fn launch(programs: &Programs, dir: &Path, port: u16) -> Result<ServerProcess, S
         // The server says in this file how far it is; a killed one may have left its own there.
         let state = std::fs::read_to_string(data_dir(dir).join("postmaster.pid")).ok()?;
         let mut lines = state.lines().map(str::trim);
-        (lines.next() == Some(&pid) && matches!(lines.nth(6), Some("ready" | "standby"))).then_some(true)
+        (lines.next() == Some(&pid) && lines.nth(6) == Some("ready")).then_some(true)
     });
     if ready == Some(true) {
         return Ok(process);

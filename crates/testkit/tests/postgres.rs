@@ -53,6 +53,22 @@ fn settings_reach_the_server() {
 }
 
 #[test]
+fn a_standby_follows_and_refuses_writes() {
+    let primary = PostgresServer::start();
+    primary.psql("create table kept (n int)");
+    let standby = PostgresServer::builder().standby_of(&primary).start();
+    assert_eq!(standby.psql("select pg_is_in_recovery()"), "t");
+    primary.psql("insert into kept values (7)");
+    let follows = (0..2_000).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        standby.psql("select n from kept") == "7"
+    });
+    assert!(follows);
+    let refusal = psql(&standby.url(), "create table t (n int)").unwrap_err();
+    assert!(refusal.contains("read-only transaction"), "{refusal}");
+}
+
+#[test]
 fn a_frozen_server_answers_when_it_goes_on() {
     let mut server = PostgresServer::start();
     server.stop_process();

@@ -3,12 +3,12 @@
 use std::{
     fmt::Write as _,
     os::unix::fs::{DirBuilderExt, chown},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use super::{
     LOG, PostgresServer, launch,
-    programs::Programs,
+    programs::{Programs, output},
     template::{copy_to, data_dir},
 };
 use crate::{Certificates, TestDir, base::open_for_passing, free_port, home::Home};
@@ -20,6 +20,8 @@ pub struct PostgresBuilder {
     /// Whom the server's certificate is for, if it has TLS.
     hosts: Option<Vec<String>>,
     client_certificate: bool,
+    /// Socket directory and port of the server that this one follows.
+    primary: Option<(PathBuf, u16)>,
 }
 
 impl PostgresBuilder {
@@ -39,7 +41,7 @@ impl PostgresBuilder {
             ("timezone", "UTC"),
         ];
         let settings = defaults.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        Self { settings, hosts: None, client_certificate: false }
+        Self { settings, hosts: None, client_certificate: false, primary: None }
     }
 
     /// Sets a line of postgresql.conf; the value without quotes.
@@ -61,6 +63,13 @@ impl PostgresBuilder {
     #[must_use]
     pub fn read_only(self) -> Self {
         self.config("default_transaction_read_only", "on")
+    }
+
+    /// Follows `primary` as a hot standby, which only reads. `primary` must outlive it.
+    #[must_use]
+    pub fn standby_of(mut self, primary: &PostgresServer) -> Self {
+        self.primary = Some((primary.dir().join("s"), primary.port()));
+        self
     }
 
     /// Takes only connections with TLS, with a certificate for `localhost` and `127.0.0.1` from an authority of its own; see
@@ -99,8 +108,12 @@ impl PostgresBuilder {
         let dir = home.path();
         // PostgreSQL may run as another user and has to get there.
         open_for_passing(dir);
-        copy_to(&programs, &data_dir(dir)).unwrap_or_else(|error| panic!("no data directory: {error}"));
-        make_socket_dir(&programs, dir);
+        let copied = match &self.primary {
+            None => copy_to(&programs, &data_dir(dir)),
+            Some((socket, port)) => copy_of(&programs, socket, *port, &data_dir(dir)),
+        };
+        copied.unwrap_or_else(|error| panic!("no data directory: {error}"));
+        make_dir(&programs, &dir.join("s"));
         if let Some(hosts) = &self.hosts {
             let _ = Certificates::make(dir, hosts, programs.owner);
         }
@@ -160,11 +173,20 @@ impl PostgresBuilder {
     }
 }
 
-fn make_socket_dir(programs: &Programs, dir: &Path) {
-    let path = dir.join("s");
-    std::fs::DirBuilder::new().mode(0o700).create(&path).expect("the directory is new");
+/// A copy of a running server that goes on following it.
+fn copy_of(programs: &Programs, socket: &Path, port: u16, data: &Path) -> Result<(), String> {
+    make_dir(programs, data);
+    let mut copy = programs.command("pg_basebackup");
+    copy.arg("-h").arg(socket).arg("-D").arg(data).args(["-p", &port.to_string(), "-U", "postgres"]);
+    copy.args(["--write-recovery-conf", "--checkpoint=fast", "--wal-method=stream", "--no-sync"]);
+    output(&mut copy, "pg_basebackup", "").map(drop)
+}
+
+/// A directory that only the server's user enters.
+fn make_dir(programs: &Programs, path: &Path) {
+    std::fs::DirBuilder::new().mode(0o700).create(path).expect("the directory is new");
     if let Some((uid, gid)) = programs.owner {
-        chown(&path, Some(uid), Some(gid)).expect("root may give files away");
+        chown(path, Some(uid), Some(gid)).expect("root may give files away");
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Changes whenever this file makes something else.
-const REVISION: u32 = 1;
+const REVISION: u32 = 2;
 /// The user that tests come as; owns the database of the same name and is no superuser.
 pub(super) const USER: &str = "infra";
 /// That user's password.
@@ -34,9 +34,9 @@ pub(super) fn copy_to(programs: &Programs, data: &Path) -> Result<(), String> {
     }
     // Many may copy at once; whoever makes a template waits for them.
     lock.lock_shared().map_err(|error| format!("the template cannot be locked: {error}"))?;
-    // As ourselves: `-a` keeps the owner.
+    // As ourselves, because root keeps the owner.
     let mut copy = Command::new("cp");
-    copy.arg("-a").arg(template.join("data")).arg(data);
+    copy.args(["-R", "--preserve=mode,ownership"]).arg(template.join("data")).arg(data);
     output(&mut copy, "cp", "").map(drop)
 }
 
@@ -95,13 +95,15 @@ fn remove_siblings(template: &Path) {
 fn initialise(programs: &Programs, data: &str) -> Result<(), String> {
     let options = ["-U", "postgres", "-E", "UTF8", "--locale=C", "-A", "trust", "--no-sync", "--wal-segsize=4"];
     programs.run("initdb", &[&["-D", data][..], &options].concat())?;
-    // One command a line, without a server.
+    // One command a line, without a server. What no test uses goes: every server copies what is left.
     let sql = format!(
         "CREATE ROLE {USER} LOGIN PASSWORD '{PASSWORD}'\nCREATE DATABASE {USER} OWNER {USER}\n\
-         REVOKE ALL ON DATABASE {USER} FROM public\n"
+         REVOKE ALL ON DATABASE {USER} FROM public\n\
+         UPDATE pg_database SET datistemplate = false WHERE datname = 'template0'\n\
+         DROP DATABASE template0\nDROP DATABASE postgres\n"
     );
     let mut single = programs.command("postgres");
-    single.args(["--single", "-D", data, "-c", "fsync=off", "postgres"]);
+    single.args(["--single", "-D", data, "-c", "fsync=off", "template1"]);
     let (_, said) = output(&mut single, "postgres --single", &sql)?;
     if said.contains("ERROR") { Err(format!("postgres --single failed: {said}")) } else { Ok(()) }
 }
