@@ -20,10 +20,10 @@ pub(super) fn options(config: &PostgresConfig) -> PgConnectOptions {
     let ms = |d: Duration| d.as_millis().max(1).to_string();
     // A little under the operation's own time: the server's definite "cancelled" arrives before we have to give up and
     // not know; and a statement whose caller is gone ends on the server too.
-    let statement = config.operation_timeout.mul_f32(0.9);
+    let statement = config.operation_timeout * 9 / 10;
     let own = [
         ("statement_timeout", ms(statement)),
-        ("lock_timeout", ms(config.operation_timeout.mul_f32(0.8))),
+        ("lock_timeout", ms(config.operation_timeout * 8 / 10)),
         ("idle_in_transaction_session_timeout", ms(config.operation_timeout * 2)),
         // `pg_temp` last: otherwise a temporary table could stand in for one of ours.
         ("search_path", format!("{},pg_temp", config.schema)),

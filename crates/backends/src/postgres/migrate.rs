@@ -60,7 +60,7 @@ impl PgSchema {
     /// Runs the steps that are missing. The caller opened `conn` for this and closes it.
     pub(super) async fn apply(&self, conn: &mut PgConnection, config: &PostgresConfig) -> Result<(), BackendError> {
         // Without the lock: the usual start finds everything done and waits for nobody.
-        let mut done = self.verify(&self.stored(conn).await?)?;
+        let mut done = self.verify(&self.stored(conn, config).await?)?;
         while done < self.steps.len() {
             done = self.step(conn, config).await?;
         }
@@ -78,7 +78,7 @@ impl PgSchema {
              SET LOCAL idle_in_transaction_session_timeout = {ms}; SELECT pg_catalog.pg_advisory_xact_lock({key})"
         );
         conn.execute(run(begin)).await.map_err(|e| undone(&e))?;
-        if !self.has_versions(conn).await? {
+        if !self.has_versions(conn, config).await? {
             // Only if they are missing: IF NOT EXISTS asks for the right to create even then.
             let schema = &config.schema;
             let create = format!(
@@ -90,7 +90,7 @@ impl PgSchema {
             conn.execute(run(create)).await.map_err(|e| undone(&e))?;
         }
         // Again, now under the lock: another process may have done it.
-        let done = self.verify(&self.stored(conn).await?)?;
+        let done = self.verify(&self.stored(conn, config).await?)?;
         if let Some(step) = self.steps.get(done) {
             let version = i64::try_from(done + 1).unwrap_or(i64::MAX);
             conn.execute(sqlx::raw_sql(*step)).await.map_err(|e| match undone(&e) {
@@ -111,16 +111,18 @@ impl PgSchema {
         Ok((done + 1).min(self.steps.len()))
     }
 
-    async fn has_versions(&self, conn: &mut PgConnection) -> Result<bool, BackendError> {
-        // `current_schema()` is null while the schema is missing; a table of that name elsewhere does not count.
-        let sql = "SELECT pg_catalog.to_regclass(pg_catalog.current_schema()::text || '.infra_schema') IS NOT NULL";
-        let row = conn.fetch_one(sqlx::query(sql)).await.map_err(|e| undone(&e))?;
-        Ok(row.try_get::<Option<bool>, _>(0).map_err(|e| undone(&e))?.unwrap_or(false))
+    async fn has_versions(&self, conn: &mut PgConnection, config: &PostgresConfig) -> Result<bool, BackendError> {
+        // From the tables, not by `to_regclass`: that answers from the session's cache, which has not heard yet of what the
+        // process did that held the lock before us.
+        let sql = "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+                   WHERE n.nspname = $1 AND c.relname = 'infra_schema')";
+        let row = conn.fetch_one(sqlx::query(sql).bind(&config.schema)).await.map_err(|e| undone(&e))?;
+        row.try_get(0).map_err(|e| undone(&e))
     }
 
     /// Version and digest of each step that was run, in order.
-    async fn stored(&self, conn: &mut PgConnection) -> Result<Vec<(i64, i64)>, BackendError> {
-        if !self.has_versions(conn).await? {
+    async fn stored(&self, conn: &mut PgConnection, config: &PostgresConfig) -> Result<Vec<(i64, i64)>, BackendError> {
+        if !self.has_versions(conn, config).await? {
             return Ok(Vec::new());
         }
         let sql = "SELECT version, digest FROM infra_schema WHERE component = $1 ORDER BY version";

@@ -111,7 +111,8 @@ impl Postgres {
         let pool = &self.inner.pool;
         pool.tried.store(true, Relaxed);
         let (mut conn, server) = pool.dial(deadline).await?;
-        let open = scope_guard(|| pool.closed_one());
+        // Counts it as closed also if this future is dropped.
+        let counted = Counted(pool);
         if must_write {
             server.check()?;
         }
@@ -123,7 +124,7 @@ impl Postgres {
             }
             Err(_) => Err(BackendError::Busy),
         };
-        drop(open);
+        drop(counted);
         answer
     }
 
@@ -198,13 +199,11 @@ impl Postgres {
     }
 }
 
-/// Runs `end` when it is dropped.
-fn scope_guard<F: FnMut()>(end: F) -> impl Drop {
-    struct Guard<F: FnMut()>(F);
-    impl<F: FnMut()> Drop for Guard<F> {
-        fn drop(&mut self) {
-            (self.0)();
-        }
+/// A connection outside the pool; dropped when it is closed.
+struct Counted<'p>(&'p Pool);
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.closed_one();
     }
-    Guard(end)
 }

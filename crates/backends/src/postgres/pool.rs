@@ -64,6 +64,14 @@ struct Idle {
     epoch: u64,
 }
 
+enum Condition {
+    Good,
+    /// Past its time.
+    Old,
+    /// The server or the network ended it.
+    Dead,
+}
+
 #[derive(Debug)]
 pub(super) struct Pool {
     pub(super) config: PostgresConfig,
@@ -104,10 +112,11 @@ impl Pool {
     pub(super) async fn take(&self, deadline: Instant) -> Result<Lease<'_>, BackendError> {
         let slot = self.slot(deadline).await?;
         while let Some(mut idle) = self.pop() {
-            if self.is_alive(&mut idle, deadline).await {
-                return Ok(Lease::new(self, slot, idle.conn, idle.born, true));
+            match self.condition(&mut idle, deadline).await {
+                Condition::Good => return Ok(Lease::new(self, slot, idle.conn, idle.born, true)),
+                Condition::Old => self.closed_one(),
+                Condition::Dead => self.forget(&self.counters.lost),
             }
-            self.forget(&self.counters.lost);
         }
         self.open(slot, deadline).await
     }
@@ -117,9 +126,8 @@ impl Pool {
         let slot = self.slot(deadline).await?;
         // Room for the new one: an idle one gives way, so that `pool_max` holds.
         let over = self.counters.open.load(Relaxed) >= u64::from(self.config.pool_max.get());
-        if let (true, Some(idle)) = (over, self.pop()) {
-            drop(idle);
-            self.counters.open.fetch_sub(1, Relaxed);
+        if over && self.pop().is_some() {
+            self.closed_one();
         }
         self.open(slot, deadline).await
     }
@@ -149,7 +157,7 @@ impl Pool {
         Ok(lease)
     }
 
-    /// A connection outside the count of the pool; `server.check()` is the caller's. It counts as open until `closed_one`.
+    /// A connection of its own; `server.check()` is the caller's. It counts as open until `closed_one`.
     pub(super) async fn dial(&self, deadline: Instant) -> Result<(PgConnection, PostgresServer), BackendError> {
         let limit = deadline.min(Instant::now() + self.config.connect_timeout);
         let sniff = !self.reached.load(Relaxed);
@@ -174,19 +182,21 @@ impl Pool {
         self.idle.lock().pop()
     }
 
-    async fn is_alive(&self, idle: &mut Idle, deadline: Instant) -> bool {
+    async fn condition(&self, idle: &mut Idle, deadline: Instant) -> Condition {
         let now = SystemClock.now();
         if now.since(idle.born) > self.config.lifetime_max || now.since(idle.since) > self.config.idle_timeout {
-            return false;
+            return Condition::Old;
         }
         let known = idle.epoch == self.counters.lost.load(Relaxed);
         if known && now.since(idle.since) < self.config.recheck_after {
-            return true;
+            return Condition::Good;
         }
         // A network that swallows everything must leave time for a fresh connection.
-        let patience = self.config.operation_timeout / 4;
-        let limit = deadline.min(Instant::now() + patience);
-        matches!(timeout_at(limit, idle.conn.ping()).await, Ok(Ok(())))
+        let limit = deadline.min(Instant::now() + self.config.operation_timeout / 4);
+        match timeout_at(limit, idle.conn.ping()).await {
+            Ok(Ok(())) => Condition::Good,
+            _ => Condition::Dead,
+        }
     }
 
     /// One connection is no more, for the reason that `why` counts.
@@ -195,7 +205,6 @@ impl Pool {
         self.counters.open.fetch_sub(1, Relaxed);
     }
 
-    /// A connection outside the pool was closed.
     pub(super) fn closed_one(&self) {
         self.counters.open.fetch_sub(1, Relaxed);
     }
