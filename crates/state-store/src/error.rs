@@ -193,6 +193,19 @@ impl StoreError {
     }
 }
 
+#[cfg(any(feature = "sqlite", feature = "redis", feature = "postgres"))]
+impl From<infra_backends::BackendError> for StoreError {
+    fn from(e: infra_backends::BackendError) -> Self {
+        use infra_backends::BackendError;
+        match e {
+            BackendError::Closed => Self::Closed,
+            BackendError::Ambiguous { reason } => Self::Ambiguous { reason },
+            BackendError::Corrupt { reason } => Self::Corrupt { reason },
+            other => Self::Backend { message: other.to_string(), kind: other.kind() },
+        }
+    }
+}
+
 fn wait(retry_after: Option<Duration>) -> String {
     match retry_after {
         Some(time) => format!(": try again in {} ms", time.as_millis()),

@@ -15,7 +15,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use infra_backends::{BackendError, Sqlite, SqliteConfig, Synchronous};
+use infra_backends::{Sqlite, SqliteConfig, Synchronous};
 use infra_types::{Clock, Health, HealthStatus, Namespace};
 use rusqlite::Connection;
 
@@ -222,17 +222,6 @@ impl StateStore for SqliteStateStore {
             self.sqlite.write::<_, StoreError, _>(|_| Ok(())).await?;
         }
         Ok(())
-    }
-}
-
-impl From<BackendError> for StoreError {
-    fn from(e: BackendError) -> Self {
-        match e {
-            BackendError::Closed => Self::Closed,
-            BackendError::Ambiguous { reason } => Self::Ambiguous { reason },
-            BackendError::Corrupt { reason } => Self::Corrupt { reason },
-            other => Self::Backend { message: other.to_string(), kind: other.kind() },
-        }
     }
 }
 

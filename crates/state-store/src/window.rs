@@ -33,9 +33,13 @@ impl WindowLimit {
         i64::try_from(self.length.as_millis()).unwrap_or(i64::MAX)
     }
 
+    pub(crate) fn slice_ms(&self) -> i64 {
+        (self.length_ms() / i64::from(self.slices.get())).max(1)
+    }
+
     /// When an amount that comes at `now_ms` has left: the end of its slice, and the length.
     fn until(&self, now_ms: i64) -> i64 {
-        let slice = (self.length_ms() / i64::from(self.slices.get())).max(1);
+        let slice = self.slice_ms();
         (now_ms.div_euclid(slice) + 1).saturating_mul(slice).saturating_add(self.length_ms())
     }
 }
