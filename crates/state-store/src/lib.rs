@@ -16,6 +16,7 @@ mod metered;
 mod op;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod rate_limiter;
 #[cfg(feature = "redis")]
 mod redis;
 mod rules;
@@ -46,6 +47,7 @@ pub use metered::{CallStatistics, MeteredStateStore, StoreStatistics};
 pub use op::Op;
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresStateStore;
+pub use rate_limiter::{Decision, RateLimiter};
 #[cfg(feature = "redis")]
 pub use redis::RedisStateStore;
 #[cfg(feature = "sqlite")]
