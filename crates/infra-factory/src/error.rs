@@ -64,6 +64,9 @@ pub enum FactoryError {
     /// The kill switch failed.
     #[error(transparent)]
     Emergency(#[from] infra_emergency::EmergencyError),
+    /// The policy around a store is wrong.
+    #[error(transparent)]
+    Resilience(#[from] infra_resilience::InvalidConfig),
     /// The latency monitor failed.
     #[error(transparent)]
     Latency(#[from] infra_latency_monitor::LatencyError),
@@ -84,6 +87,7 @@ impl FactoryError {
             Self::Audit(e) => e.kind(),
             Self::Risk(e) => e.kind(),
             Self::Emergency(e) => e.kind(),
+            Self::Resilience(_) => ErrorKind::Invalid,
             Self::Latency(e) => e.kind(),
         }
     }

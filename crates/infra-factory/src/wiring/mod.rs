@@ -1,11 +1,13 @@
 //! What the parts do to each other, one file for each sentence.
 //!
+//! * `guarded_store`: when a server fails, its store is asked again where that is safe, and left alone when it keeps failing.
 //! * `outbox`: what a batch tells the bus and the audit log travels in that batch.
 //! * `relay`: a relay carries it on, in order, at least once, and forgets it afterwards.
 //! * `halt_rows`: a change of the kill switch is audited and told on the bus in its own batch.
 //! * `breach_halts`: a refusal by a loss limit halts trading, where the configuration says so.
 
 pub(crate) mod breach_halts;
+pub(crate) mod guarded_store;
 pub(crate) mod halt_rows;
 pub(crate) mod outbox;
 pub(crate) mod relay;
