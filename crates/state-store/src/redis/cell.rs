@@ -46,20 +46,19 @@ pub(super) fn entry(key: &Key, raw: Vec<u8>, now_ms: Option<i64>) -> Result<Opti
     if key.kind() == KeyKind::Lease {
         return lease(key, &raw, now_ms.unwrap_or(i64::MIN));
     }
-    let Head { kind, number, expires_ms, len } = head(&raw).ok_or_else(|| corrupt(key))?;
+    let Head { kind, number, expires_ms, len } =
+        head(&raw).filter(|head| matches!(head.kind, "b" | "n")).ok_or_else(|| corrupt(key))?;
     if let (Some(at), Some(now)) = (expires_ms, now_ms)
         && now >= at
     {
         return Ok(None);
     }
     let version = (key.kind() == KeyKind::Record).then_some(Version(number));
-    let value = match kind {
-        "b" => Value::Bytes(Bytes::from(raw).slice(len..)),
-        "n" => {
-            let digits = std::str::from_utf8(&raw[len..]).ok().and_then(|text| text.parse().ok());
-            Value::Counter(digits.ok_or_else(|| corrupt(key))?)
-        }
-        _ => return Err(corrupt(key)),
+    let value = if kind == "b" {
+        Value::Bytes(Bytes::from(raw).slice(len..))
+    } else {
+        let digits = std::str::from_utf8(&raw[len..]).ok().and_then(|text| text.parse().ok());
+        Value::Counter(digits.ok_or_else(|| corrupt(key))?)
     };
     Ok(Some(Entry { value, version, expires_at: expires_ms.map(Timestamp::from_millis) }))
 }
