@@ -17,7 +17,9 @@ fn config(server: &PostgresServer, addr: SocketAddr) -> PostgresConfig {
         .expect("it works")
         .with_port(addr.port())
         .with_schema(unique_name())
-        .with_operation_timeout(Duration::from_secs(2))
+        // A connect takes long where nothing is optimised and the machine is busy.
+        .with_connect_timeout(Duration::from_secs(20))
+        .with_operation_timeout(Duration::from_secs(20))
         // Idle connections are trusted: the hard case.
         .with_recheck_after(HOUR)
 }
@@ -124,14 +126,16 @@ async fn after_one_loss_the_other_idle_connections_are_asked_first() {
 async fn a_connection_that_was_idle_for_long_is_asked_before_a_write() {
     let server = PostgresServer::shared();
     let proxy = FaultProxy::start(server.addr()).await;
-    let postgres = open(config(server, proxy.addr()).with_recheck_after(Duration::ZERO)).await;
+    let settings = config(server, proxy.addr()).with_recheck_after(Duration::ZERO);
+    let brief = open(settings.with_operation_timeout(Duration::from_secs(2))).await;
+    let postgres = brief.with_operation_timeout(Duration::from_secs(20));
     for how in [Cut::Reset, Cut::Fin] {
         proxy.cut_all(how);
         put(&postgres, "k").await.unwrap();
     }
     // Also when nothing comes back at all.
     proxy.swallow(Direction::ToClient);
-    let answer = put(&postgres.with_operation_timeout(Duration::from_millis(600)), "k").await;
+    let answer = put(&brief.with_operation_timeout(Duration::from_millis(700)), "k").await;
     assert!(matches!(answer, Err(BackendError::Connect { .. })), "nothing was sent: {answer:?}");
     proxy.pass();
     assert_eq!(count(&postgres, "k").await, 2);
@@ -149,7 +153,7 @@ async fn a_session_ended_by_the_administrator_is_rolled_back_for_certain() {
     assert!(matches!(answer, Err(BackendError::RolledBack)), "{answer:?}");
     // While it works.
     let victim = pid().await;
-    let slow = postgres.execute(sqlx::query("INSERT INTO state_t SELECT 'busy' FROM pg_sleep(0.3)"));
+    let slow = postgres.execute(sqlx::query("INSERT INTO state_t SELECT 'busy' FROM pg_sleep(15)"));
     let end = tokio::task::spawn_blocking(move || {
         let asleep = format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {victim} AND wait_event = 'PgSleep'");
         while PostgresServer::shared().psql(&asleep) == "0" {}
