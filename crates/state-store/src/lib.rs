@@ -26,6 +26,7 @@ mod store;
 mod validate;
 mod window;
 
+pub mod cache;
 #[cfg(feature = "conformance")]
 pub mod chaos;
 #[cfg(feature = "conformance")]
