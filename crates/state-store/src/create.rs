@@ -147,12 +147,16 @@ mod tests {
     #[cfg(feature = "postgres")]
     #[test]
     fn postgres_is_named_by_its_url_and_nothing_is_connected_yet() {
-        for name in ["postgres://u:secret@127.0.0.1/d", "postgresql://u:secret@h:1/d?schema=s", "postgres:postgres://u@h/d"] {
+        for name in
+            ["postgres://u:secret@127.0.0.1/d", "postgresql://u:secret@h:1/d?schema=s", "postgres:postgres://u@h/d"]
+        {
             let store = create_state_store(name).unwrap();
             assert_eq!(store.info().backend, "postgres", "{name}");
             assert!(!format!("{store:?}").contains("secret"));
         }
-        for name in ["postgres", "postgres:", "postgres://", "postgres:http://u:secret@h", "postgres://u:secret@h/d?x=1"] {
+        for name in
+            ["postgres", "postgres:", "postgres://", "postgres:http://u:secret@h", "postgres://u:secret@h/d?x=1"]
+        {
             let e = create_state_store(name).unwrap_err();
             assert!(e.kind() == infra_types::ErrorKind::Invalid && !e.to_string().contains("secret"), "{name}: {e}");
         }

@@ -30,6 +30,8 @@ async fn fenced(store: &dyn StateStore, op: Op) -> u64 {
 /// The grant says until when; a read shows holder, fence and end, and nothing after the end.
 pub async fn a_free_lease_is_granted_and_can_be_read(f: &dyn Fixture) {
     let store = f.store();
+    // The second handle connects now, not while the lease runs.
+    assert_eq!(get(&*f.second(), &lease("l")).await, None);
     let Applied::Lease(grant) = one(&*store, acquire("l", "me", SOON)).await else { panic!("expected a grant") };
     assert!(grant.fence > 0);
     let entry = get(&*f.second(), &lease("l")).await.expect("the lease can be read");
