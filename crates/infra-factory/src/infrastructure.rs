@@ -2,11 +2,13 @@
 
 mod build;
 mod places;
+#[cfg(any(feature = "redis", feature = "postgres"))]
+mod servers;
 
 use std::{path::Path, sync::Arc};
 
 use infra_audit_log::{AuditLog, Verdict};
-use infra_config::{Config, Preset};
+use infra_config::{Backend, Config, Preset};
 use infra_emergency::EmergencyController;
 use infra_event_bus::EventBus;
 use infra_latency_monitor::LatencyMonitor;
@@ -77,6 +79,11 @@ impl std::fmt::Debug for Infrastructure {
             .field("preset", &self.config.preset)
             .finish_non_exhaustive()
     }
+}
+
+/// Whether anything that this process writes is there after it: then one process a bot writes it, and it has files of its own.
+fn outlives_process(config: &Config) -> bool {
+    [Backend::Sqlite, Backend::Redis, Backend::Postgres].into_iter().any(|backend| config.uses(backend))
 }
 
 /// What could not be finished when the infrastructure was closed.
@@ -196,7 +203,7 @@ impl Infrastructure {
     /// Where files go, if this preset has any.
     #[must_use]
     pub fn data_dir(&self) -> Option<&Path> {
-        self.places.is_on_disk().then_some(self.config.data_dir.as_path())
+        outlives_process(&self.config).then_some(self.config.data_dir.as_path())
     }
 
     /// Publishes the events that wait in the outbox now, instead of within a tenth of a second; how many there were.

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use infra_config::{Backend, Config};
+use infra_config::Config;
 use infra_emergency::EmergencyController;
 use infra_latency_monitor::{LatencyConfig, LatencyMonitor, MemoryLatencyMonitor};
 use infra_risk_engine::{RiskEngine, RiskLimits};
@@ -84,7 +84,8 @@ impl InfrastructureBuilder {
         let bot = config.bot_id.clone();
         let system = SystemClock::shared();
         let places = Places::open(&config, &system)?;
-        let instance = config.uses(Backend::Sqlite).then(|| InstanceLock::take(&config.data_dir, &bot)).transpose()?;
+        let outlives_process = super::outlives_process(&config);
+        let instance = outlives_process.then(|| InstanceLock::take(&config.data_dir, &bot)).transpose()?;
 
         let ledger = namespace(Infrastructure::LEDGER);
         let emergency =
@@ -134,7 +135,7 @@ impl InfrastructureBuilder {
         let events_relay = relay(outbox.events_queue(), events_refused, Box::new(to_bus) as _);
         let audit_relay = relay(outbox.audit_queue(), audit_refused, Box::new(to_audit) as _);
         // Nothing may fail any more once tasks run.
-        let anchor = Anchor::new(&config, places.is_on_disk())?;
+        let anchor = Anchor::new(&config, outlives_process)?;
         let tasks = [&events_relay, &audit_relay].map(|r| tokio::spawn(Arc::clone(r).run())).into();
         let poller = emergency.spawn_poller();
         Ok(Infrastructure {

@@ -1,6 +1,6 @@
 //! Which backend each part lives on.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use infra_audit_log::{AuditLog, Checkpoint, CheckpointFile, MemoryAuditLog, MemoryConfig, NoteSigner, WhenFull};
 use infra_config::{Backend, Config};
@@ -23,12 +23,16 @@ pub(super) struct Places {
     pub(super) audit: Arc<dyn AuditLog>,
     #[cfg(feature = "sqlite")]
     sqlite: Option<infra_backends::Sqlite>,
+    #[cfg(feature = "postgres")]
+    postgres: Option<infra_backends::Postgres>,
 }
 
 fn missing(part: &'static str, backend: Backend) -> FactoryError {
     let hint = match backend {
         Backend::Sqlite => "turn on the feature `sqlite` of infra-factory",
-        _ => "this version runs on memory and sqlite; use the preset development or standalone",
+        Backend::Redis if !cfg!(feature = "redis") => "turn on the feature `redis` of infra-factory",
+        Backend::Postgres if !cfg!(feature = "postgres") => "turn on the feature `postgres` of infra-factory",
+        _ => "this part is not on that backend in this version; choose another for it",
     };
     FactoryError::BackendMissing { part, backend: backend.to_string(), hint }
 }
@@ -40,6 +44,8 @@ struct Opener<'a> {
     memory: Arc<dyn StateStore>,
     #[cfg(feature = "sqlite")]
     sqlite: Option<(infra_backends::Sqlite, Arc<dyn StateStore>)>,
+    #[cfg(feature = "postgres")]
+    postgres: Option<infra_backends::Postgres>,
 }
 
 impl<'a> Opener<'a> {
@@ -55,7 +61,20 @@ impl<'a> Opener<'a> {
             memory,
             #[cfg(feature = "sqlite")]
             sqlite: None,
+            #[cfg(feature = "postgres")]
+            postgres: None,
         }
+    }
+
+    /// One pool for all parts that want it.
+    #[cfg(feature = "postgres")]
+    fn postgres(&mut self) -> Result<infra_backends::Postgres, FactoryError> {
+        if let Some(pool) = &self.postgres {
+            return Ok(pool.clone());
+        }
+        let longest = self.config.ledger.operation_timeout.max(self.config.state.operation_timeout);
+        let pool = super::servers::open_postgres(&self.config.postgres, longest)?;
+        Ok(self.postgres.insert(pool).clone())
     }
 
     /// One file, one handle, one store for all parts that want it.
@@ -79,11 +98,23 @@ impl<'a> Opener<'a> {
             .clone()
     }
 
-    fn store(&mut self, part: &'static str, backend: Backend) -> Result<Arc<dyn StateStore>, FactoryError> {
+    /// `timeout` is the one time limit of each operation on a server; a file has its own.
+    fn store(
+        &mut self,
+        part: &'static str,
+        backend: Backend,
+        timeout: Duration,
+    ) -> Result<Arc<dyn StateStore>, FactoryError> {
+        // Without a server nothing takes that long.
+        let _ = timeout;
         match backend {
             Backend::Memory => Ok(Arc::clone(&self.memory)),
             #[cfg(feature = "sqlite")]
             Backend::Sqlite => Ok(self.sqlite().1),
+            #[cfg(feature = "redis")]
+            Backend::Redis => super::servers::redis_store(part, &self.config.redis, timeout, &self.clock),
+            #[cfg(feature = "postgres")]
+            Backend::Postgres => super::servers::postgres_store(part, &self.postgres()?, timeout, &self.clock),
             other => Err(missing(part, other)),
         }
     }
@@ -121,21 +152,16 @@ impl Places {
     pub(super) fn open(config: &Config, clock: &Arc<dyn Clock>) -> Result<Self, FactoryError> {
         let mut opener = Opener::new(config, Arc::clone(clock));
         Ok(Self {
-            ledger: opener.store("ledger", config.ledger.backend)?,
-            state: opener.store("state", config.state.backend)?,
+            ledger: opener.store("ledger", config.ledger.backend, config.ledger.operation_timeout)?,
+            state: opener.store("state", config.state.backend, config.state.operation_timeout)?,
             events: opener.bus(config.events.backend)?,
             audit: opener.audit(config.audit.backend)?,
             market_data: Arc::clone(&opener.memory),
             #[cfg(feature = "sqlite")]
             sqlite: opener.sqlite.map(|(sqlite, _)| sqlite),
+            #[cfg(feature = "postgres")]
+            postgres: opener.postgres,
         })
-    }
-
-    pub(super) fn is_on_disk(&self) -> bool {
-        #[cfg(feature = "sqlite")]
-        return self.sqlite.is_some();
-        #[cfg(not(feature = "sqlite"))]
-        false
     }
 
     pub(super) async fn close(&self) -> Result<(), FactoryError> {
@@ -146,6 +172,10 @@ impl Places {
         #[cfg(feature = "sqlite")]
         if let Some(sqlite) = &self.sqlite {
             sqlite.close().await;
+        }
+        #[cfg(feature = "postgres")]
+        if let Some(postgres) = &self.postgres {
+            postgres.close().await;
         }
         Ok(())
     }
@@ -160,9 +190,9 @@ pub(super) enum Anchor {
 }
 
 impl Anchor {
-    pub(super) fn new(config: &Config, is_on_disk: bool) -> Result<Self, FactoryError> {
+    pub(super) fn new(config: &Config, outlives_process: bool) -> Result<Self, FactoryError> {
         let origin = "infra/audit";
-        if is_on_disk {
+        if outlives_process {
             let file = |name: &str| -> PathBuf { config.data_dir.join(name) };
             return Ok(Self::File(CheckpointFile::new(file("audit.checkpoint"), file("audit.key"), origin)));
         }

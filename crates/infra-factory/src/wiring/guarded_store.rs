@@ -37,6 +37,8 @@ pub(crate) struct GuardedStore {
     inner: Arc<dyn StateStore>,
     reads: Policy,
     writes: Policy,
+    /// What the server's last failure said: the refusals of an open breaker repeat it.
+    last_failure: parking_lot::Mutex<String>,
 }
 
 impl GuardedStore {
@@ -50,7 +52,7 @@ impl GuardedStore {
             Some(breaker) => writes.breaker(CircuitBreaker::clone(breaker)),
             None => writes,
         };
-        Ok(Self { inner, reads, writes: writes.build()? })
+        Ok(Self { inner, reads, writes: writes.build()?, last_failure: parking_lot::Mutex::default() })
     }
 
     async fn read<T, F>(&self, call: impl Fn() -> F + Send) -> Result<T, StoreError>
@@ -61,7 +63,7 @@ impl GuardedStore {
             let call = call();
             async { call.await.map_err(Failed) }
         };
-        self.reads.call(ReadOnly, call).await.map_err(plain)
+        self.reads.call(ReadOnly, call).await.map_err(|e| self.plain(e))
     }
 
     /// `Idempotent`, because nothing was written when it is tried again.
@@ -73,27 +75,31 @@ impl GuardedStore {
             let call = call();
             async { call.await.map_err(Failed) }
         };
-        self.writes.call(Idempotent, call).await.map_err(plain)
+        self.writes.call(Idempotent, call).await.map_err(|e| self.plain(e))
     }
-}
 
-fn plain(e: PolicyError<Failed>) -> StoreError {
-    match e.error {
-        CallError::Inner(Failed(e)) => e,
-        // Without time limits of its own only the breaker is left, and it refuses before the store sees anything.
-        refused => StoreError::Backend { message: refused_words(&refused), kind: refused.kind() },
-    }
-}
-
-fn refused_words(e: &CallError<Failed>) -> String {
-    match e {
-        CallError::BreakerOpen { name, retry_after } => {
-            let wait = retry_after.map_or_else(String::new, |time| format!(" for {} ms", time.as_millis()));
-            format!(
-                "{name} failed several times and is left alone{wait}: check the server; it is tried again by itself"
-            )
+    fn plain(&self, e: PolicyError<Failed>) -> StoreError {
+        match e.error {
+            CallError::Inner(Failed(e)) => {
+                if e.index().is_none() {
+                    *self.last_failure.lock() = e.to_string();
+                }
+                e
+            }
+            // Without time limits of its own only the breaker is left, and it refuses before the store sees anything.
+            refused => StoreError::Backend { message: self.words(&refused), kind: refused.kind() },
         }
-        other => format!("the call was given up as {:?}", other.kind()),
+    }
+
+    fn words(&self, refused: &CallError<Failed>) -> String {
+        match refused {
+            CallError::BreakerOpen { name, retry_after } => {
+                let wait = retry_after.map_or_else(String::new, |time| format!(" for {} ms", time.as_millis()));
+                let last = self.last_failure.lock();
+                format!("the {name} store failed several times and is left alone{wait}; its last failure: {last}")
+            }
+            other => format!("the call was given up as {:?}", other.kind()),
+        }
     }
 }
 

@@ -7,6 +7,7 @@
 //! * `breach_halts`: a refusal by a loss limit halts trading, where the configuration says so.
 
 pub(crate) mod breach_halts;
+#[cfg(any(feature = "redis", feature = "postgres", test))]
 pub(crate) mod guarded_store;
 pub(crate) mod halt_rows;
 pub(crate) mod outbox;
