@@ -162,6 +162,11 @@ pub enum BackendError {
         /// The server's words.
         reason: String,
     },
+    /// Another server took over, and this handle wants somebody to look first. Nothing was sent.
+    #[error(
+        "another server took over, or the same after a restart, and may lack answered writes; nothing was sent: compare the data with the truth, then accept the failover"
+    )]
+    FailedOver,
     /// The handle was closed.
     #[error("the database handle is closed")]
     Closed,
@@ -183,6 +188,7 @@ impl BackendError {
             | Self::Connect { .. }
             | Self::Unavailable { .. }
             | Self::Full
+            | Self::FailedOver
             | Self::ReadOnly
             | Self::Closed => ErrorKind::Unavailable,
             Self::InvalidConfig { .. } => ErrorKind::Invalid,

@@ -131,6 +131,12 @@ impl Cluster {
         });
     }
 
+    /// Asks the cluster anew who owns what.
+    pub(super) async fn renew(self: &Arc<Self>) -> Result<(), BackendError> {
+        let seen = self.map.load().as_ref().map_or(0, |map| map.epoch);
+        self.refresh(seen).await.map(|_| ())
+    }
+
     /// A map newer than epoch `seen`.
     async fn refresh(self: &Arc<Self>, seen: u64) -> Result<Arc<Map>, BackendError> {
         let newer = || self.map.load_full().filter(|map| map.epoch > seen);
@@ -185,7 +191,7 @@ impl Cluster {
             let owned = |at: usize| old.owners.iter().any(|owner| usize::from(*owner) == at);
             let gone = |node: &Arc<Node>| !map.nodes.iter().any(|kept| Arc::ptr_eq(kept, node));
             let lost = old.nodes.iter().enumerate().filter(|(at, node)| owned(*at) && gone(node)).count();
-            self.dialer.counters.failovers.fetch_add(lost as u64, Ordering::Relaxed);
+            self.dialer.counters.failovers.fetch_add(lost as u64, Ordering::Release);
         }
         let map = Arc::new(map);
         self.map.store(Some(Arc::clone(&map)));

@@ -19,7 +19,7 @@ mod url;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -75,7 +75,7 @@ struct Inner {
 ///
 /// **Cancel safety**: dropping the future of a read forgets it; a write whose future is dropped may or may not run.
 #[derive(Clone)]
-pub struct Redis(Arc<Inner>);
+pub struct Redis(Arc<Inner>, Option<Arc<AtomicU64>>);
 
 impl std::fmt::Debug for Redis {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -101,7 +101,29 @@ impl Redis {
             RedisTopology::Cluster { seeds } => Router::Cluster(Cluster::new(seeds, Arc::clone(&dialer))),
             one => Router::One(Node::new(Place::Primary(one), Arc::clone(&dialer))),
         };
-        Ok(Self(Arc::new(Inner { dialer, router })))
+        Ok(Self(Arc::new(Inner { dialer, router }), None))
+    }
+
+    /// The same connections, as a handle that refuses every operation (`FailedOver`) once another server took over, or the same after a
+    /// restart, until [`accept_failover`](Self::accept_failover): what one server acknowledged the next may never have received. A ping
+    /// is answered all the same.
+    #[must_use]
+    pub fn guarded(&self) -> Self {
+        Self(Arc::clone(&self.0), Some(Arc::new(AtomicU64::new(self.statistics().failovers))))
+    }
+
+    /// Goes on with the servers there are now. For handles that are not [`guarded`](Self::guarded), and their other clones, it changes
+    /// nothing.
+    pub fn accept_failover(&self) {
+        if let Some(accepted) = &self.1 {
+            accepted.store(self.statistics().failovers, Ordering::Release);
+        }
+    }
+
+    /// Whether servers take over from each other, which may lose what the one before acknowledged: with sentinels or a cluster.
+    #[must_use]
+    pub fn may_fail_over(&self) -> bool {
+        !matches!(self.0.dialer.config.topology, RedisTopology::Standalone { .. })
     }
 
     /// Sends one command to the server that owns `slot_key` (a cluster's; any other has only one) and answers its reply.
@@ -114,7 +136,7 @@ impl Redis {
     /// # Cancel safety
     /// See [`Redis`].
     pub async fn query(&self, slot_key: &[u8], cmd: &Cmd, access: Access) -> Result<Value, BackendError> {
-        self.0.run(slot_key, Payload::One(cmd), access).await
+        self.0.run(slot_key, Payload::One(cmd), access, self.1.as_deref()).await
     }
 
     /// Calls a script by its hash; `call` comes from [`RedisScript::call`]. One round trip, two where the server does not
@@ -132,7 +154,7 @@ impl Redis {
         call: &Cmd,
         access: Access,
     ) -> Result<Value, BackendError> {
-        self.0.run(slot_key, Payload::Script(script, call), access).await
+        self.0.run(slot_key, Payload::Script(script, call), access, self.1.as_deref()).await
     }
 
     /// Sends several commands in one go, all to the owner of `slot_key`, and answers each one's reply in order. With
@@ -153,7 +175,7 @@ impl Redis {
         if pipeline.is_empty() {
             return Ok(Vec::new());
         }
-        match self.0.run(slot_key, Payload::Many(pipeline), access).await? {
+        match self.0.run(slot_key, Payload::Many(pipeline), access, self.1.as_deref()).await? {
             Value::Array(replies) => {
                 Ok(replies.into_iter().map(|reply| classify::reply("the server", reply)).collect())
             }
@@ -242,7 +264,7 @@ impl Redis {
         let mut asked = JoinSet::new();
         for node in nodes {
             let inner = Arc::clone(&self.0);
-            asked.spawn(async move { inner.run_on(node, Payload::One(&redis::cmd("PING")), Access::Read).await });
+            asked.spawn(async move { inner.run_on(node, Payload::One(&redis::cmd("PING")), Access::Read, None).await });
         }
         while let Some(answer) = asked.join_next().await {
             answer.map_err(|e| BackendError::Other { reason: e.to_string() })??;

@@ -88,15 +88,16 @@ impl Node {
                 return Err(error);
             }
         };
+        // Counted before anybody can get hold of the connection: who wants to look first must never send on it unseen.
+        let before = std::mem::replace(&mut *self.identity.lock(), live.server.run_id.clone());
+        if matches!(self.place, Place::Primary(_)) && before.is_some() && before != live.server.run_id {
+            self.dialer.counters.failovers.fetch_add(1, Ordering::Release);
+        }
         if self.slots[at].live.swap(Some(Arc::clone(&live))).is_some() {
             self.dialer.counters.reconnects.fetch_add(1, Ordering::Relaxed);
         }
         // Closed meanwhile: whoever closed may have been here before this connection was.
         self.dialer.is_open().inspect_err(|_| self.close())?;
-        let before = std::mem::replace(&mut *self.identity.lock(), live.server.run_id.clone());
-        if matches!(self.place, Place::Primary(_)) && before.is_some() && before != live.server.run_id {
-            self.dialer.counters.failovers.fetch_add(1, Ordering::Relaxed);
-        }
         Ok(live)
     }
 

@@ -1,6 +1,9 @@
 //! Sending one operation: once, except where a server said that it has not run it.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use redis::{Cmd, ErrorKind, Pipeline, RedisError, ServerError, Value};
 
@@ -49,6 +52,7 @@ impl Inner {
         slot_key: &[u8],
         payload: Payload<'_>,
         access: Access,
+        guard: Option<&AtomicU64>,
     ) -> Result<Value, BackendError> {
         let node = match &self.router {
             Router::One(node) => Arc::clone(node),
@@ -60,7 +64,7 @@ impl Inner {
                 }
             }
         };
-        self.run_on(node, payload, access).await
+        self.run_on(node, payload, access, guard).await
     }
 
     /// Sends `payload` to one server.
@@ -69,14 +73,28 @@ impl Inner {
         node: Arc<Node>,
         payload: Payload<'_>,
         access: Access,
+        guard: Option<&AtomicU64>,
     ) -> Result<Value, BackendError> {
         self.dialer.counters.commands.fetch_add(1, Ordering::Relaxed);
         let live = self.live(&node).await?;
+        self.refuse_failover(guard)?;
         let mut progress = Progress::new(node, live);
         let limit = self.dialer.config.operation_timeout;
-        match tokio::time::timeout(limit, self.steps(&mut progress, payload, access)).await {
+        match tokio::time::timeout(limit, self.steps(&mut progress, payload, access, guard)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(self.timed_out(&progress, access)),
+        }
+    }
+
+    /// Refuses where another server took over since somebody looked, if the handle asks for that. A failover is counted before a
+    /// connection of the new server can be had, so nothing is sent to it unseen.
+    fn refuse_failover(&self, guard: Option<&AtomicU64>) -> Result<(), BackendError> {
+        let seen = |accepted: &AtomicU64| accepted.load(Ordering::Acquire);
+        match guard {
+            Some(accepted) if self.dialer.counters.failovers.load(Ordering::Acquire) > seen(accepted) => {
+                Err(BackendError::FailedOver)
+            }
+            _ => Ok(()),
         }
     }
 
@@ -96,7 +114,13 @@ impl Inner {
         acquired
     }
 
-    async fn steps(&self, at: &mut Progress, payload: Payload<'_>, access: Access) -> Result<Value, BackendError> {
+    async fn steps(
+        &self,
+        at: &mut Progress,
+        payload: Payload<'_>,
+        access: Access,
+        guard: Option<&AtomicU64>,
+    ) -> Result<Value, BackendError> {
         let mut preface = Preface::default();
         let mut redirects = 0;
         loop {
@@ -129,6 +153,11 @@ impl Inner {
                 }
                 ("MOVED" | "ASK", Router::Cluster(cluster), _) if redirects < REDIRECTS => {
                     let asking = error.code() == "ASK";
+                    if guard.is_some() && !asking {
+                        // Whether the slot only moved or its primary is gone is for the whole map to tell.
+                        cluster.renew().await?;
+                        self.refuse_failover(guard)?;
+                    }
                     // ASKING counts for one command only, so a transaction cannot use it.
                     let transaction = matches!(payload, Payload::Many(pipeline) if pipeline.is_transaction());
                     if let (false, Some(next)) = (asking && transaction, cluster.redirected(&at.node, &error)) {
