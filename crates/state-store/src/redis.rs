@@ -15,7 +15,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
 };
 
@@ -46,8 +46,6 @@ pub struct RedisStateStore {
     /// Whether closing the store closes the handle: nobody else has it.
     owns_handle: bool,
     is_durable: bool,
-    /// Failovers that somebody has looked at.
-    acknowledged: AtomicU64,
     /// Whether the server was asked what this user may do.
     is_checked: AtomicBool,
     was_used: AtomicBool,
@@ -67,7 +65,6 @@ impl RedisStateStore {
             limits: Limits::default(),
             owns_handle: false,
             is_durable: false,
-            acknowledged: AtomicU64::new(0),
             is_checked: AtomicBool::new(false),
             was_used: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
@@ -86,21 +83,14 @@ impl RedisStateStore {
     /// refused, and so is everything after another server (or the same after a restart) took over, until
     /// [`acknowledge_failover`](Self::acknowledge_failover). What one server kept on its disk another may never have received.
     #[must_use]
-    pub fn durable(mut self) -> Self {
-        self.is_durable = true;
-        self
+    pub fn durable(self) -> Self {
+        Self { redis: self.redis.guarded(), is_durable: true, ..self }
     }
 
-    /// Goes on after a failover: call it when what is in the store was compared with the truth elsewhere (open orders at the
-    /// venue, say).
+    /// Lets a [durable](Self::durable) store go on after a failover: call it when what is in the store was compared with the truth
+    /// elsewhere (open orders at the venue, say).
     pub fn acknowledge_failover(&self) {
-        self.acknowledged.store(self.redis.statistics().failovers, Ordering::Release);
-    }
-
-    /// Whether another server took over since the last acknowledgement.
-    #[must_use]
-    pub fn has_failed_over(&self) -> bool {
-        self.redis.statistics().failovers > self.acknowledged.load(Ordering::Acquire)
+        self.redis.accept_failover();
     }
 
     async fn ready(&self) -> Result<(), StoreError> {
@@ -112,7 +102,7 @@ impl RedisStateStore {
             self.check_rights().await?;
             self.is_checked.store(true, Ordering::Release);
         }
-        if self.is_durable { self.refuse_doubts() } else { Ok(()) }
+        if self.is_durable { self.refuse_forgetful() } else { Ok(()) }
     }
 
     /// A script that lacks a right half way would leave half a batch.
@@ -129,12 +119,7 @@ impl RedisStateStore {
         }
     }
 
-    fn refuse_doubts(&self) -> Result<(), StoreError> {
-        if self.has_failed_over() {
-            let reason = "another Redis took over and may lack answered writes; compare the state with the truth, then call \
-                          acknowledge_failover()";
-            return Err(BackendError::Unavailable { reason: reason.to_owned() }.into());
-        }
+    fn refuse_forgetful(&self) -> Result<(), StoreError> {
         let fsync = self.redis.server().and_then(|server| server.fsync);
         if fsync != Some(Fsync::Always) {
             let found = fsync.map_or_else(|| "an unknown setting".to_owned(), |fsync| fsync.to_string());
@@ -311,13 +296,14 @@ impl StateStore for RedisStateStore {
         }
     }
 
-    /// `survives_power_cut` is only claimed once the server was asked for its settings.
+    /// `survives_power_cut` is only claimed once the server was asked for its settings, and never where another server may take over:
+    /// that one may not have received what was answered.
     fn info(&self) -> StoreInfo {
         let fsync = self.redis.server().and_then(|server| server.fsync);
         StoreInfo {
             backend: "redis",
             survives_process: true,
-            survives_power_cut: fsync == Some(Fsync::Always),
+            survives_power_cut: fsync == Some(Fsync::Always) && !self.redis.may_fail_over(),
             shared_between_processes: true,
             shared_between_hosts: true,
             uses_given_clock: false,
