@@ -1,4 +1,5 @@
 //! The typed caches on memory and SQLite, and over a restart of SQLite.
+#![expect(clippy::unwrap_used, reason = "a test says by panicking that it failed")]
 
 #[path = "cache/market.rs"]
 mod market;

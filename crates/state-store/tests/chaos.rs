@@ -1,4 +1,5 @@
 //! The store that fails on purpose keeps its word as well.
+#![expect(clippy::unwrap_used, reason = "a test says by panicking that it failed")]
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,5 +1,6 @@
 //! The suite on an encrypted store, and what encryption adds.
 #![cfg(feature = "encryption")]
+#![expect(clippy::unwrap_used, reason = "a test says by panicking that it failed")]
 
 use std::{sync::Arc, time::Duration};
 

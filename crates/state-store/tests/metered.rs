@@ -1,4 +1,5 @@
 //! The suite on a metered store, and what it counts.
+#![expect(clippy::unwrap_used, reason = "a test says by panicking that it failed")]
 
 use std::{sync::Arc, time::Duration};
 

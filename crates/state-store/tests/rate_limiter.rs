@@ -1,4 +1,5 @@
 //! The rate limiter, the same on every store.
+#![expect(clippy::unwrap_used, reason = "a test says by panicking that it failed")]
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 

@@ -1,4 +1,5 @@
 //! Values that carry their schema.
+#![expect(clippy::unwrap_used, reason = "a test says by panicking that it failed")]
 
 use std::{num::NonZeroU32, sync::Arc};
 

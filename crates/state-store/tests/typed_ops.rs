@@ -1,4 +1,5 @@
 //! The sugar over the batch, and what to do after a lost reply.
+#![expect(clippy::unwrap_used, reason = "a test says by panicking that it failed")]
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::typed::{Cached, TypedCache};
 use crate::{
-    batch::Ttl,
+    batch::{Applied, Batch, Ttl},
     codec::{StoredExt, encode_stored},
     error::StoreError,
     key::Key,
@@ -50,8 +50,8 @@ impl<T: Cached> TypedCache<T> {
 
     /// Removes the latest value and the history.
     pub(super) async fn forget(&self, name: &str) -> Result<bool, StoreError> {
-        let batch = crate::batch::Batch::new(self.namespace.clone()).delete(self.key(name)?).delete(Self::list(name)?);
+        let batch = Batch::new(self.namespace.clone()).delete(self.key(name)?).delete(Self::list(name)?);
         let gone = self.store.apply(batch).await?;
-        Ok(gone.iter().any(|applied| *applied == crate::batch::Applied::Existed(true)))
+        Ok(gone.contains(&Applied::Existed(true)))
     }
 }

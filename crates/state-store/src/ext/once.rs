@@ -12,7 +12,6 @@ use crate::{
 
 /// What became of work that may be asked for again.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[must_use = "the work may have been done before"]
 pub enum Once<T> {
     /// It was done now.
     Done(T),
@@ -22,6 +21,7 @@ pub enum Once<T> {
 
 impl<T> Once<T> {
     /// What was done now, if it was.
+    #[must_use]
     pub fn done(self) -> Option<T> {
         match self {
             Self::Done(value) => Some(value),
