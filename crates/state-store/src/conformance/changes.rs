@@ -295,7 +295,7 @@ pub async fn a_follower_skips_no_late_writer(f: &dyn Fixture) {
     let left = Arc::new(AtomicUsize::new(TASKS));
     let follower = {
         let (store, left) = (f.second(), left.clone());
-        tokio::spawn(async move {
+        run(async move {
             let mut seen: Vec<Change> = Vec::new();
             loop {
                 let was_over = left.load(Ordering::SeqCst) == 0;
@@ -331,7 +331,7 @@ pub async fn a_follower_skips_no_late_writer(f: &dyn Fixture) {
         }
     })
     .await;
-    let seen = follower.await.expect("the follower must not panic");
+    let seen = follower.done().await;
     assert!(seen.is_sorted_by(|a, b| a.position < b.position), "in order, each once");
     let seen: BTreeSet<Version> = seen.into_iter().filter_map(|change| change.version).collect();
     let written: BTreeSet<Version> = written.into_iter().flatten().collect();

@@ -3,7 +3,7 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use infra_types::{EventId, Namespace};
-use tokio::sync::Barrier;
+use tokio::{sync::Barrier, task::JoinHandle};
 
 use super::Fixture;
 use crate::{
@@ -215,6 +215,29 @@ pub(super) fn told(changes: &[Change]) -> Vec<String> {
     changes.iter().map(|change| format!("{}{}", sign(change), change.key.name())).collect()
 }
 
+/// A task that ends with its case, also when the case fails.
+pub(super) struct Running<T>(JoinHandle<T>);
+
+pub(super) fn run<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> Running<T> {
+    Running(tokio::spawn(work))
+}
+
+impl<T> Running<T> {
+    pub(super) fn is_finished(&self) -> bool {
+        self.0.is_finished()
+    }
+
+    pub(super) async fn done(mut self) -> T {
+        (&mut self.0).await.expect("a task of the case must not panic")
+    }
+}
+
+impl<T> Drop for Running<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// Runs [`TASKS`] tasks that start at one moment, on both handles in turn.
 pub(super) async fn together<T, W>(fixture: &dyn Fixture, work: impl Fn(usize, Arc<dyn StateStore>) -> W) -> Vec<T>
 where
@@ -226,7 +249,7 @@ where
         .map(|number| {
             let store = if number % 2 == 0 { fixture.store() } else { fixture.second() };
             let (work, start) = (work(number, store), start.clone());
-            tokio::spawn(async move {
+            run(async move {
                 start.wait().await;
                 work.await
             })
@@ -234,7 +257,7 @@ where
         .collect();
     let mut answers = Vec::new();
     for task in tasks {
-        answers.push(task.await.expect("a task of the case must not panic"));
+        answers.push(task.done().await);
     }
     answers
 }

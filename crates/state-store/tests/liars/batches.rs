@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use infra_state_store::{Applied, Batch, Delta, MemoryStateStore, Op, StateStore, StoreError, Ttl, Value, When};
 
-use super::lie::{Liar, Lie, nothing};
+use super::lie::{Liar, Lie, nothing, pause};
 
 /// Applies other operations than it was asked to.
 #[derive(Debug)]
@@ -171,4 +171,49 @@ lie!(overflow_clamps, OverflowClamps, |honest, batch| {
         }
         (honest, _) => honest,
     }
+});
+
+lie!(overflow_wraps, OverflowWraps, |honest, batch| {
+    match (honest.apply(batch.clone()).await, &batch.ops[..]) {
+        (Err(StoreError::Overflow { current, .. }), [Op::Add { key, delta, ttl }]) => {
+            let width = i128::from(Value::COUNTER_MAX) * 2 + 1;
+            let new = i128::from(current) + i128::from(delta.by) - width * i128::from(delta.by.signum());
+            let new = i64::try_from(new).unwrap_or(0).clamp(-Value::COUNTER_MAX, Value::COUNTER_MAX);
+            let set = Op::Set { key: key.clone(), value: Value::Counter(new), ttl: *ttl, when: When::Always };
+            honest.apply(Batch { ops: vec![set], ..batch.clone() }).await?;
+            Ok(vec![Applied::Counter(new)])
+        }
+        (honest, _) => honest,
+    }
+});
+
+lie!(compare_then_write, CompareThenWrite, |honest, batch| {
+    if let [Op::Set { key, value, ttl, when: When::Version(version) }] = &batch.ops[..]
+        && honest.get(&batch.namespace, key).await?.and_then(|entry| entry.version) == Some(*version)
+    {
+        pause().await;
+        let set = Op::Set { key: key.clone(), value: value.clone(), ttl: *ttl, when: When::Always };
+        return honest.apply(Batch { ops: vec![set], ..batch.clone() }).await;
+    }
+    honest.apply(batch).await
+});
+
+lie!(ttl_comes_later, TtlComesLater, |honest, batch| {
+    if let [Op::Set { key, value, ttl: ttl @ Ttl::After(_), when }] = &batch.ops[..] {
+        let bare = Op::Set { key: key.clone(), value: value.clone(), ttl: Ttl::Never, when: *when };
+        let refused = honest.apply(Batch { ops: vec![bare], ..batch.clone() }).await;
+        pause().await;
+        refused?;
+        let whole = Op::Set { key: key.clone(), value: value.clone(), ttl: *ttl, when: When::Always };
+        return honest.apply(Batch { ops: vec![whole], ..batch.clone() }).await;
+    }
+    honest.apply(batch).await
+});
+
+lie!(mark_first, MarkFirst, |honest, batch| {
+    let is_mark = |op: &Op| matches!(op, Op::MarkInbox { .. });
+    let marks = batch.ops.iter().map(|op| if is_mark(op) { op.clone() } else { nothing() }).collect();
+    honest.apply(Batch { namespace: batch.namespace.clone(), ops: marks }).await?;
+    let rest = batch.ops.into_iter().map(|op| if is_mark(&op) { nothing() } else { op }).collect();
+    honest.apply(Batch { ops: rest, ..batch }).await
 });

@@ -25,8 +25,25 @@ pub(crate) trait Lie: Send + Sync + Debug {
         self.honest().scan(namespace, scan).await
     }
 
+    async fn list_range(&self, namespace: &Namespace, list: &Key, range: ListRange) -> Result<ListPage, StoreError> {
+        self.honest().list_range(namespace, list, range).await
+    }
+
+    async fn changes_read(
+        &self,
+        namespace: &Namespace,
+        after: Option<ChangePosition>,
+        limit: usize,
+    ) -> Result<Changes, StoreError> {
+        self.honest().changes_read(namespace, after, limit).await
+    }
+
     async fn clear(&self, namespace: &Namespace) -> Result<u64, StoreError> {
         self.honest().clear(namespace).await
+    }
+
+    fn info(&self) -> StoreInfo {
+        self.honest().info()
     }
 }
 
@@ -48,7 +65,7 @@ impl<L: Lie> StateStore for Liar<L> {
     }
 
     async fn list_range(&self, namespace: &Namespace, list: &Key, range: ListRange) -> Result<ListPage, StoreError> {
-        self.0.honest().list_range(namespace, list, range).await
+        self.0.list_range(namespace, list, range).await
     }
 
     async fn changes_read(
@@ -57,7 +74,7 @@ impl<L: Lie> StateStore for Liar<L> {
         after: Option<ChangePosition>,
         limit: usize,
     ) -> Result<Changes, StoreError> {
-        self.0.honest().changes_read(namespace, after, limit).await
+        self.0.changes_read(namespace, after, limit).await
     }
 
     async fn outbox_read(
@@ -79,7 +96,7 @@ impl<L: Lie> StateStore for Liar<L> {
     }
 
     fn info(&self) -> StoreInfo {
-        self.0.honest().info()
+        self.0.info()
     }
 
     async fn close(&self) -> Result<(), StoreError> {
@@ -90,4 +107,11 @@ impl<L: Lie> StateStore for Liar<L> {
 /// Stands where an operation was dropped, so that the others keep their places.
 pub(crate) fn nothing() -> Op {
     Op::Check { key: Key::record("nothing").expect("a valid key"), when: When::Always }
+}
+
+/// Time for others between a look and a deed.
+pub(crate) async fn pause() {
+    for _ in 0..8 {
+        tokio::task::yield_now().await;
+    }
 }
