@@ -146,7 +146,7 @@ impl Cluster {
 
     async fn fetch(&self) -> Result<Arc<Map>, BackendError> {
         let mut candidates = self.nodes();
-        candidates.sort_by_key(|node| node.live().is_none());
+        candidates.sort_by_key(|node| node.live().is_err());
         for (host, port) in &self.seeds {
             if self.known(host, *port).is_none() {
                 candidates.push(self.member(host.clone(), *port));

@@ -136,7 +136,8 @@ pub struct RedisConfig {
     pub connect_timeout: Duration,
     /// How long an answer may take once there is a connection. Default 2 s.
     pub operation_timeout: Duration,
-    /// Connections to each server, shared by all tasks. Default 1: a second one splits the batches that make one fast.
+    /// Connections to each server, shared by all tasks. Default 1: tasks that ask at the same time
+    /// share its writes, and a second one splits them.
     pub connections: NonZeroUsize,
     /// What the ports put before their keys. Default empty.
     pub key_prefix: String,

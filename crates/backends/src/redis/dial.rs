@@ -134,7 +134,7 @@ impl Dialer {
         // Without login and SET INFO this does no I/O; our own deadline replaces the driver's 500 ms.
         let info = RedisConnectionInfo::default().set_skip_set_lib_name();
         let settings = AsyncConnectionConfig::new().set_response_timeout(None).set_pipeline_buffer_size(QUEUE);
-        let stream = Counted { io, wire: Arc::clone(&wire) };
+        let stream = Counted { io, wire: Arc::clone(&wire), gathered: false };
         let (conn, driver) = MultiplexedConnection::new_with_config(&info, stream, settings)
             .await
             .map_err(|e| unreachable(e.to_string()))?;

@@ -48,23 +48,27 @@ impl Node {
         Arc::new(Self { place, dialer, slots, next: AtomicUsize::new(0), identity: Mutex::new(None) })
     }
 
-    /// The next connection in turn, with what makes it if it is not there.
-    fn turn(&self) -> &Slot {
-        match &*self.slots {
-            [only] => only,
-            several => &several[self.next.fetch_add(1, Ordering::Relaxed) % several.len()],
+    /// Whose turn it is.
+    fn turn(&self) -> usize {
+        match self.slots.len() {
+            1 => 0,
+            several => self.next.fetch_add(1, Ordering::Relaxed) % several,
         }
     }
 
-    /// A connection not known to be dead, at once.
-    pub(super) fn live(&self) -> Option<Arc<Live>> {
-        alive(self.turn())
+    /// A connection not known to be dead, at once; or where one is missing.
+    pub(super) fn live(&self) -> Result<Arc<Live>, usize> {
+        let at = self.turn();
+        alive(&self.slots[at]).ok_or(at)
     }
 
     /// A connection; makes it if there is none. Waits for at most the connect timeout.
     pub(super) async fn acquire(self: &Arc<Self>) -> Result<Arc<Live>, BackendError> {
+        let at = match self.live() {
+            Ok(live) => return Ok(live),
+            Err(at) => at,
+        };
         self.dialer.is_open()?;
-        let at = self.next.fetch_add(1, Ordering::Relaxed) % self.slots.len();
         let slot = &self.slots[at];
         let node = Arc::clone(self);
         let passed = slot.gate.pass(|| alive(slot), move || async move { node.connect(at).await });

@@ -100,13 +100,6 @@ impl Inner {
 
     /// A connection to `node`, made if need be.
     async fn live(&self, node: &Arc<Node>) -> Result<Arc<Live>, BackendError> {
-        match node.live() {
-            Some(live) => Ok(live),
-            None => self.connect(node).await,
-        }
-    }
-
-    async fn connect(&self, node: &Arc<Node>) -> Result<Arc<Live>, BackendError> {
         let acquired = node.acquire().await;
         if let (Err(_), Router::Cluster(cluster)) = (&acquired, &self.router) {
             cluster.refresh_soon();
