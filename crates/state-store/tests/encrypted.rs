@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use infra_state_store::{
     Applied, Batch, ChangePosition, Changes, Delta, EncryptedStateStore, Entry, Key, KeyRing, ListPage, ListRange,
     MemoryStateStore, Op, OutboxPosition, OutboxRow, Page, Rotated, Scan, StateStore, StateStoreExt, StoreError,
-    StoreInfo, Ttl, Value, conformance::Fixture, state_store_conformance,
+    StoreInfo, Ttl, Value,
+    conformance::{CASES, Case, Fixture},
 };
 use infra_types::{ErrorKind, EventId, Health, ManualClock, Namespace, Secret};
 use parking_lot::Mutex;
@@ -37,7 +38,24 @@ async fn fixture() -> Encrypted {
     Encrypted(Arc::new(MemoryStateStore::new(Arc::new(clock.clone()))), clock)
 }
 
-state_store_conformance!(fixture());
+/// Two cases hold a store to the exact sizes of a bare backend. Sealed values need room: what takes their place is
+/// `the_longest_name_of_a_key_still_leaves_the_promised_room`.
+const OF_BARE_BACKENDS: [&str; 2] = ["every_handle_tells_the_same", "the_heaviest_batch_is_all_or_nothing"];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_suite_passes() {
+    let (bare, cases): (Vec<&Case>, Vec<&Case>) = CASES.iter().partition(|case| OF_BARE_BACKENDS.contains(&case.name));
+    assert_eq!(bare.len(), OF_BARE_BACKENDS.len(), "an exception that is none any more");
+    let run = |case: Case| tokio::spawn(async move { (case.run)(&fixture().await).await });
+    let runs: Vec<_> = cases.into_iter().map(|case| (case.name, run(*case))).collect();
+    let mut broken = Vec::new();
+    for (name, run) in runs {
+        if run.await.is_err() {
+            broken.push(name);
+        }
+    }
+    assert!(broken.is_empty(), "{broken:?}");
+}
 
 fn key_of(n: u8) -> Secret<[u8; 32]> {
     Secret::new([n; 32])
@@ -182,12 +200,14 @@ async fn a_value_opens_only_where_it_was_put() {
     inner.set(&other, &record("r"), value.clone(), Ttl::Never).await.unwrap();
     inner.push(&home(), &list, value.clone(), 1, Ttl::Never).await.unwrap();
     let sealed = inner.outbox_read(&home(), &record("out"), None, 1).await.unwrap().remove(0).payload;
-    let forged = Op::Enqueue {
-        outbox: record("forged"),
-        order_key: "k".into(),
-        id: EventId::new("e2").unwrap(),
-        payload: sealed,
-    };
+    for (outbox, id) in [("forged", "e"), ("again", "e2")] {
+        let (outbox, id) = (record(outbox), EventId::new(id).unwrap());
+        let forged = Op::Enqueue { outbox, order_key: "k".into(), id, payload: sealed.clone() };
+        inner.apply_one(&home(), forged).await.unwrap();
+    }
+    // The same outbox, the same payload, another message.
+    let id = EventId::new("e2").unwrap();
+    let forged = Op::Enqueue { outbox: record("out"), order_key: "k".into(), id, payload: sealed };
     inner.apply_one(&home(), forged).await.unwrap();
 
     let answers = [
@@ -197,6 +217,8 @@ async fn a_value_opens_only_where_it_was_put() {
         store.scan(&home(), Scan::new("moved")).await.err(),
         store.list_latest(&home(), &list, 1).await.err(),
         store.outbox_read(&home(), &record("forged"), None, 1).await.err(),
+        store.outbox_read(&home(), &record("again"), None, 1).await.err(),
+        store.outbox_read(&home(), &record("out"), None, 2).await.err(),
     ];
     for answer in answers {
         let e = answer.unwrap();
@@ -204,6 +226,7 @@ async fn a_value_opens_only_where_it_was_put() {
         assert!(e.to_string().contains("2026-01"), "{e}");
     }
     assert_eq!(store.get_bytes(&home(), &record("r")).await.unwrap().unwrap(), SECRET);
+    assert_eq!(store.outbox_read(&home(), &record("out"), None, 1).await.unwrap()[0].payload, SECRET);
 }
 
 #[tokio::test]
@@ -345,6 +368,9 @@ async fn the_longest_name_of_a_key_still_leaves_the_promised_room() {
     let store = EncryptedStateStore::new(inner.clone(), KeyRing::new(&"x".repeat(32), key_of(1)).unwrap());
     let (mine, its) = (store.info().limits, inner.info().limits);
     assert_eq!(its.value_bytes_max - mine.value_bytes_max, 78);
+    assert_eq!(its.batch_bytes_max - mine.batch_bytes_max, 78 * its.batch_ops_max);
+    assert_eq!((mine.batch_ops_max, mine.get_keys_max), (its.batch_ops_max, its.get_keys_max));
+    assert_eq!(store.info(), encrypted(inner.clone()).info(), "whatever the name");
     store.set(&home(), &record("r"), vec![7; mine.value_bytes_max], Ttl::Never).await.unwrap();
     assert_eq!(stored(&*inner, &record("r")).await.len(), its.value_bytes_max);
     let e = store.set(&home(), &record("r"), vec![7; mine.value_bytes_max + 1], Ttl::Never).await.unwrap_err();
