@@ -3,11 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use infra_config::Config;
-use infra_emergency::EmergencyController;
+use infra_emergency::{EmergencyController, EmergencyError};
 use infra_latency_monitor::{LatencyConfig, LatencyMonitor, MemoryLatencyMonitor};
 use infra_risk_engine::{RiskEngine, RiskLimits};
-use infra_state_store::Key;
-use infra_types::{Clock, Currency, SystemClock};
+use infra_state_store::{Key, StateStore, StoreError};
+use infra_types::{Clock, Currency, ErrorKind, Namespace, SystemClock};
 
 use super::{
     Infrastructure,
@@ -95,12 +95,10 @@ impl InfrastructureBuilder {
                 .companion_ops(halt_rows::companion(bot.clone()))
                 .build()?;
         let emergency = Arc::new(emergency);
-        // A damaged or newer file is said to be that, not to be a matter of the kill switch.
-        let probe = infra_state_store::Key::record("probe")?;
-        match places.ledger.get(&ledger, &probe).await {
-            Err(e) if !e.kind().is_retryable() => return Err(e.into()),
-            _ => confirm(&emergency).await?,
-        }
+        // What is wrong with a store is said to be that, not to be a matter of the kill switch.
+        reach(&places.ledger, &ledger).await?;
+        reach(&places.state, &namespace(Infrastructure::STATE)).await?;
+        confirm(&emergency).await?;
 
         let firm_currency = firm_currency.map_or_else(|| Currency::new("USDT"), Ok);
         let firm_currency = firm_currency.map_err(infra_risk_engine::RiskError::from)?;
@@ -135,7 +133,7 @@ impl InfrastructureBuilder {
         let events_relay = relay(outbox.events_queue(), events_refused, Box::new(to_bus) as _);
         let audit_relay = relay(outbox.audit_queue(), audit_refused, Box::new(to_audit) as _);
         // Nothing may fail any more once tasks run.
-        let anchor = Anchor::new(&config, outlives_process)?;
+        let anchor = Anchor::new(&config)?;
         let tasks = [&events_relay, &audit_relay].map(|r| tokio::spawn(Arc::clone(r).run())).into();
         let poller = emergency.spawn_poller();
         Ok(Infrastructure {
@@ -158,19 +156,34 @@ impl InfrastructureBuilder {
     }
 }
 
-/// Asks until the state is known. A store that cannot be opened at all says so at once.
+/// Asks a store until it answers. One that cannot be opened at all says so at once.
+async fn reach(store: &Arc<dyn StateStore>, namespace: &Namespace) -> Result<(), FactoryError> {
+    let probe = infra_state_store::Key::record("probe")?;
+    until_confirmed(|| store.get(namespace, &probe), StoreError::kind).await?;
+    Ok(())
+}
+
+/// Asks until the state of the kill switch is known.
 async fn confirm(emergency: &EmergencyController) -> Result<(), FactoryError> {
+    until_confirmed(|| emergency.refresh(), EmergencyError::kind)
+        .await
+        .map(|_| ())
+        .map_err(|e| FactoryError::Unconfirmed { reason: e.to_string() })
+}
+
+/// Repeats a question for [`CONFIRM_TIMEOUT`] while a later try may help.
+async fn until_confirmed<T, E, F>(ask: impl Fn() -> F, kind: impl Fn(&E) -> ErrorKind) -> Result<T, E>
+where
+    F: Future<Output = Result<T, E>>,
+{
     let clock = SystemClock;
     let deadline = clock.now() + CONFIRM_TIMEOUT;
     loop {
-        match emergency.refresh().await {
-            Ok(_) => return Ok(()),
-            Err(e) if e.kind().is_retryable() && clock.now() < deadline => {
+        match ask().await {
+            Err(e) if kind(&e).is_retryable() && clock.now() < deadline => {
                 clock.sleep(Duration::from_millis(100)).await;
             }
-            Err(e) => {
-                return Err(FactoryError::Unconfirmed { reason: e.to_string() });
-            }
+            answer => return answer,
         }
     }
 }

@@ -103,10 +103,12 @@ impl<'a> Opener<'a> {
         &mut self,
         part: &'static str,
         backend: Backend,
+        #[cfg_attr(
+            not(any(feature = "redis", feature = "postgres")),
+            expect(unused_variables, reason = "without a server nothing takes long")
+        )]
         timeout: Duration,
     ) -> Result<Arc<dyn StateStore>, FactoryError> {
-        // Without a server nothing takes that long.
-        let _ = timeout;
         match backend {
             Backend::Memory => Ok(Arc::clone(&self.memory)),
             #[cfg(feature = "sqlite")]
@@ -190,9 +192,9 @@ pub(super) enum Anchor {
 }
 
 impl Anchor {
-    pub(super) fn new(config: &Config, outlives_process: bool) -> Result<Self, FactoryError> {
+    pub(super) fn new(config: &Config) -> Result<Self, FactoryError> {
         let origin = "infra/audit";
-        if outlives_process {
+        if config.audit.backend != Backend::Memory {
             let file = |name: &str| -> PathBuf { config.data_dir.join(name) };
             return Ok(Self::File(CheckpointFile::new(file("audit.checkpoint"), file("audit.key"), origin)));
         }
