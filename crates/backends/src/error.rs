@@ -142,14 +142,14 @@ pub enum BackendError {
         /// The server's words.
         reason: String,
     },
-    /// A function of a component says no, in its own words (SQLSTATE `IN0xx`). Nothing changed.
+    /// A function or script of a component says no, in its own words (SQLSTATE or Redis error code `IN0xx`). Nothing changed.
     #[error("refused ({code}): {message}")]
     Refused {
-        /// The SQLSTATE, `IN000` to `IN0ZZ`.
+        /// The code, `IN000` to `IN0ZZ`.
         code: String,
-        /// `MESSAGE` of the `RAISE`.
+        /// `MESSAGE` of the `RAISE`, or what follows the code in a Redis error.
         message: String,
-        /// `DETAIL` of the `RAISE`, for the component to parse; empty if there is none.
+        /// `DETAIL` of the `RAISE`, for the component to parse; empty if there is none, as always with Redis.
         detail: String,
     },
     /// A step of a component's migration fails; that step was undone.

@@ -47,9 +47,17 @@ async fn commands_scripts_and_pipelines() {
     for expected in [6, 11] {
         assert_eq!(redis.script(b"n", &script, &call, Access::Write).await.unwrap(), Value::Int(expected));
     }
-    assert_eq!(redis.statistics().script_loads, 1);
+    assert_eq!(redis.statistics().script_loads, 1, "known from then on");
     server.cli(&["SCRIPT", "FLUSH"]);
     assert_eq!(redis.script(b"n", &script, &call, Access::Write).await.unwrap(), Value::Int(16));
+
+    let no = RedisScript::new("return redis.error_reply('IN003 fenced by ' .. ARGV[1])");
+    let mut call = no.call(0);
+    call.arg(7);
+    match redis.script(b"n", &no, &call, Access::Write).await {
+        Err(BackendError::Refused { code, message, .. }) => assert_eq!((&*code, &*message), ("IN003", "fenced by 7")),
+        other => panic!("{other:?}"),
+    }
 
     let mut pipeline = redis::pipe();
     pipeline.add_command(incr("n")).cmd("LPUSH").arg("n").arg("x").add_command(incr("n"));

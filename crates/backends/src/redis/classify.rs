@@ -25,6 +25,11 @@ pub(super) fn refusal(target: &str, error: &ServerError) -> BackendError {
         "READONLY" => BackendError::ReadOnly,
         "NOAUTH" | "WRONGPASS" => BackendError::Auth { target: target.to_owned(), reason },
         "NOPERM" => BackendError::Denied { reason },
+        code if code.len() == 5 && code.starts_with("IN0") => BackendError::Refused {
+            code: code.to_owned(),
+            message: error.details().unwrap_or_default().to_owned(),
+            detail: String::new(),
+        },
         _ => BackendError::Other { reason },
     }
 }
@@ -75,6 +80,7 @@ mod tests {
             ("NOPERM this user has no permissions", ErrorKind::Permanent),
             ("WRONGTYPE Operation against a key", ErrorKind::Permanent),
             ("ERR unknown command", ErrorKind::Permanent),
+            ("IN003 fenced", ErrorKind::Conflict),
         ] {
             let (error, found) = kind(line);
             assert_eq!(found, expected, "{line}: {error}");
