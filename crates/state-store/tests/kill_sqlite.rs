@@ -5,7 +5,8 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use infra_backends::SqliteConfig;
 use infra_state_store::{
-    Applied, Batch, Delta, Key, Op, OutboxRow, SqliteStateStore, StateStore, StateStoreExt, Ttl, Value, Version, When,
+    Applied, Batch, ChangePosition, Delta, Key, ListRange, Op, OutboxRow, SqliteStateStore, StateStore, StateStoreExt,
+    Ttl, Value, Version, When, WindowLimit,
 };
 use infra_testkit::{KillableChild, TestDir, child_argument, say};
 use infra_types::{EventId, Namespace, SystemClock};
@@ -26,7 +27,16 @@ fn record(name: &str) -> Key {
     Key::record(name).expect("a valid key")
 }
 
-/// Batch `n` of `writer`: its number in every record, one message, one mark, one more on a counter.
+/// Values that a writer's list keeps.
+const CAP: u32 = 50;
+
+/// More than any run admits, in a time that no run lasts.
+fn limit() -> WindowLimit {
+    WindowLimit::new(1_000_000, Duration::from_secs(86_400))
+}
+
+/// Batch `n` of `writer`: its number in every record and at the end of a list, one message, one mark, one more on a counter and in a
+/// window.
 fn numbered(writer: &str, n: i64) -> Batch {
     let event = EventId::new(format!("{writer}-{n}")).expect("a valid id");
     let mut batch = Batch::new(home()).add(record(&format!("count-{writer}")), Delta::unbounded(1));
@@ -40,13 +50,31 @@ fn numbered(writer: &str, n: i64) -> Batch {
     batch.extend([
         Op::Enqueue { outbox: record("out"), order_key: writer.into(), id: event.clone(), payload },
         Op::MarkInbox { consumer: record(writer), id: event, ttl: Ttl::Never },
+        Op::Push {
+            list: Key::list(writer).expect("a valid key"),
+            value: n.to_string().into(),
+            cap: CAP,
+            ttl: Ttl::Never,
+        },
+        Op::Admit { window: Key::window(writer).expect("a valid key"), by: 1, limit: limit() },
     ]);
     batch
+}
+
+/// What a writer's batches left in its list and its window, which must agree with its counter.
+async fn list_and_window_are_whole(store: &SqliteStateStore, writer: &str, count: i64) {
+    let range = ListRange::newest(CAP as usize);
+    let page = store.list_range(&home(), &Key::list(writer).unwrap(), range).await.unwrap();
+    let newest = (1..=count).rev().take(CAP as usize).map(|n| bytes::Bytes::from(n.to_string()));
+    assert!(page.values.iter().cloned().eq(newest), "{writer}: a torn batch: {page:?} of {count}");
+    let peek = Op::Admit { window: Key::window(writer).unwrap(), by: 0, limit: limit() };
+    assert_eq!(store.apply_one(&home(), peek).await.unwrap(), Applied::Used(count), "{writer}: a torn batch");
 }
 
 /// The child's part: writes batch after batch and says which were acknowledged, until it is killed.
 async fn write_for_ever(dir: &Path) {
     let store = Arc::new(open(dir));
+    store.apply_one(&home(), Op::KeepChanges { max: 100_000 }).await.expect("the store must answer");
     for writer in ["a", "b", "c", "d"] {
         let store = store.clone();
         tokio::spawn(async move {
@@ -61,6 +89,29 @@ async fn write_for_ever(dir: &Path) {
     std::future::pending().await
 }
 
+/// Follows the changes from one life of the writers to the next, and notes what was told last of each record.
+async fn follow(
+    store: &SqliteStateStore,
+    position: &mut Option<ChangePosition>,
+    told: &mut std::collections::BTreeMap<String, Version>,
+) {
+    // Nothing was written before the changes were kept, so that the first reader starts at the beginning.
+    let mut after = position.unwrap_or(ChangePosition(0));
+    loop {
+        let read = store.changes_read(&home(), Some(after), 1_000).await.unwrap();
+        assert!(!read.gap, "nothing was trimmed");
+        if read.changes.is_empty() {
+            break;
+        }
+        assert!(read.changes.iter().all(|change| change.position > after));
+        for change in read.changes {
+            told.insert(change.key.name().to_owned(), change.version.expect("nothing was deleted"));
+        }
+        after = read.next;
+    }
+    *position = Some(after);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_acknowledged_batch_is_whole_after_kill_9() {
     if let Some(dir) = child_argument() {
@@ -68,11 +119,12 @@ async fn every_acknowledged_batch_is_whole_after_kill_9() {
     }
     let dir = TestDir::new();
     let mut acknowledged = std::collections::BTreeMap::<String, i64>::new();
+    let (mut position, mut told) = (None, std::collections::BTreeMap::new());
     for round in 0..5 {
         let mut child = KillableChild::this_test("every_acknowledged_batch_is_whole_after_kill_9", dir.path());
         let mut said = Vec::new();
-        // Killed somewhere in its work, at another place every round.
-        for _ in 0..20 + round * 7 {
+        // Killed somewhere in its work, at another place every round; about a thousand batches in all.
+        for _ in 0..170 + round * 17 {
             said.push(child.next_line(PATIENCE).expect("the child must write"));
         }
         said.extend(child.kill());
@@ -106,6 +158,12 @@ async fn every_acknowledged_batch_is_whole_after_kill_9() {
             let expected = (1..=count).map(|n| bytes::Bytes::from(n.to_string()));
             assert!(sent.eq(expected), "{writer}: one message a batch, in order");
             assert!(store.apply(numbered(writer, count)).await.is_err(), "{writer}: its mark is there");
+            list_and_window_are_whole(&store, writer, count).await;
+        }
+        follow(&store, &mut position, &mut told).await;
+        for (name, newest) in &told {
+            let found = store.get(&home(), &record(name)).await.unwrap().and_then(|entry| entry.version);
+            assert_eq!(found, Some(*newest), "{name}: what was told last is what is stored");
         }
         store.close().await.unwrap();
     }

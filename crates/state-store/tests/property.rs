@@ -1,12 +1,13 @@
-//! Memory and SQLite give the same answers to the same operations.
+//! Memory and SQLite give the same answers to the same operations, to the millisecond. What a store with a server's clock has in common
+//! with memory is in `agreement`.
 #![cfg(feature = "sqlite")]
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroU8, sync::Arc, time::Duration};
 
 use infra_backends::{SqliteConfig, Synchronous};
 use infra_state_store::{
-    Batch, Delta, Key, KeyKind, MemoryStateStore, Op, OutboxPosition, Scan, SqliteStateStore, StateStore, Ttl, Value,
-    Version, When,
+    Batch, ChangePosition, Delta, Key, KeyKind, ListRange, MemoryStateStore, Op, OutboxPosition, Scan,
+    SqliteStateStore, StateStore, Ttl, Value, Version, When, WindowLimit,
 };
 use infra_testkit::TestDir;
 use infra_types::{EventId, ManualClock, Namespace};
@@ -16,7 +17,8 @@ use proptest::prelude::*;
 enum Step {
     Apply(&'static str, Vec<Op>),
     Advance(u64),
-    Clear(&'static str),
+    /// Of `b`, which keeps no changes: SQLite clears in chunks, and how many numbers it takes to tell of them is its own.
+    Clear,
 }
 
 fn key(kind: KeyKind, name: &str) -> Key {
@@ -49,6 +51,21 @@ fn queue() -> impl Strategy<Value = Key> {
 
 fn ttl() -> impl Strategy<Value = Ttl> {
     prop_oneof![Just(Ttl::Never), Just(Ttl::Keep), (1u64..40).prop_map(|ms| Ttl::After(Duration::from_millis(ms)))]
+}
+
+fn list() -> impl Strategy<Value = Key> {
+    prop_oneof![Just("l"), Just("m")].prop_map(|n| key(KeyKind::List, n))
+}
+
+fn window() -> impl Strategy<Value = Key> {
+    prop_oneof![Just("v"), Just("w")].prop_map(|n| key(KeyKind::Window, n))
+}
+
+fn limit() -> impl Strategy<Value = WindowLimit> {
+    (0i64..9, 10u64..60, 1u8..8).prop_map(|(max, ms, slices)| {
+        let slices = NonZeroU8::new(slices).expect("not zero");
+        WindowLimit { max, length: Duration::from_millis(ms), slices }
+    })
 }
 
 fn when() -> impl Strategy<Value = When> {
@@ -95,14 +112,24 @@ fn op() -> impl Strategy<Value = Op> {
             Op::Acknowledge { outbox, up_to }
         }),
         1 => (queue(), id(), ttl()).prop_map(|(consumer, id, ttl)| Op::MarkInbox { consumer, id, ttl }),
+        4 => (list(), 0u8..9, 1u32..5, ttl())
+            .prop_map(|(list, n, cap, ttl)| Op::Push { list, value: vec![n; n.into()].into(), cap, ttl }),
+        4 => (window(), -1i64..6, limit()).prop_map(|(window, by, limit)| Op::Admit { window, by, limit }),
+        1 => prop_oneof![list(), window()].prop_map(|key| Op::Delete { key, when: When::Always }),
+        1 => (prop_oneof![list(), window()], prop_oneof![Just(When::Absent), Just(When::Exists)])
+            .prop_map(|(key, when)| Op::Check { key, when }),
+        2 => (0u32..6).prop_map(|max| Op::KeepChanges { max }),
     ]
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        8 => (namespace(), prop::collection::vec(op(), 0..5)).prop_map(|(ns, ops)| Step::Apply(ns, ops)),
+        8 => (namespace(), prop::collection::vec(op(), 0..5)).prop_map(|(ns, mut ops)| {
+            ops.retain(|op| ns == "a" || !matches!(op, Op::KeepChanges { .. }));
+            Step::Apply(ns, ops)
+        }),
         3 => (1u64..30).prop_map(Step::Advance),
-        1 => namespace().prop_map(Step::Clear),
+        1 => Just(Step::Clear),
     ]
 }
 
@@ -128,6 +155,14 @@ async fn all(store: &dyn StateStore) -> String {
         for queue in ["q", "r"].map(|q| key(KeyKind::Record, q)) {
             seen += &format!("{:?}\n", store.outbox_read(&ns, &queue, None, 3).await);
         }
+        for list in ["l", "m"].map(|l| key(KeyKind::List, l)) {
+            for range in [ListRange::newest(2), ListRange::oldest(9), ListRange { skip: 1, ..ListRange::newest(9) }] {
+                seen += &format!("{:?}\n", store.list_range(&ns, &list, range).await);
+            }
+        }
+        for after in [None, Some(0), Some(4), Some(9), Some(u64::MAX)] {
+            seen += &format!("{:?}\n", store.changes_read(&ns, after.map(ChangePosition), 3).await);
+        }
     }
     seen
 }
@@ -147,8 +182,8 @@ proptest! {
             for step in steps {
                 match step {
                     Step::Advance(ms) => clock.advance(Duration::from_millis(ms)),
-                    Step::Clear(name) => {
-                        let ns = ns(name);
+                    Step::Clear => {
+                        let ns = ns("b");
                         prop_assert_eq!(memory.clear(&ns).await.unwrap(), sqlite.clear(&ns).await.unwrap());
                     }
                     Step::Apply(name, ops) => {
