@@ -70,6 +70,18 @@ impl FaultProxy {
     /// # Cancel safety
     /// A start that was given up leaves nothing behind.
     pub async fn start(target: SocketAddr) -> Self {
+        Self::start_at((Ipv4Addr::LOCALHOST, 0).into(), target).await
+    }
+
+    /// Starts to forward from an address of the caller's choice: a server that tells its clients its own port is reached through the
+    /// same port of another loopback address.
+    ///
+    /// # Panics
+    /// If the address is taken, or no thread starts.
+    ///
+    /// # Cancel safety
+    /// A start that was given up leaves nothing behind.
+    pub async fn start_at(listen: SocketAddr, target: SocketAddr) -> Self {
         let (plan, seen) = watch::channel(Plan::passing(target));
         let (requests, received) = mpsc::channel(1);
         let (say_addr, addr) = oneshot::channel();
@@ -80,7 +92,7 @@ impl FaultProxy {
             runtime.block_on(async {
                 let socket = TcpSocket::new_v4().expect("a socket");
                 socket.set_reuseaddr(true).expect("an option that every system has");
-                socket.bind((Ipv4Addr::LOCALHOST, 0).into()).expect("a free loopback port");
+                socket.bind(listen).expect("a free loopback port");
                 let listener = socket.listen(door::BACKLOG).expect("a bound socket listens");
                 let addr = listener.local_addr().expect("a listener has an address");
                 if say_addr.send(addr).is_ok() {
