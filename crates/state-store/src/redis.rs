@@ -14,7 +14,7 @@ mod scripts;
 use std::{
     fmt,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -46,6 +46,8 @@ pub struct RedisStateStore {
     /// Whether closing the store closes the handle: nobody else has it.
     owns_handle: bool,
     is_durable: bool,
+    /// Where health asks: in a cluster, another server may hold what nobody here needs.
+    first_used: OnceLock<Namespace>,
     /// Whether the server was asked what this user may do.
     is_checked: AtomicBool,
     was_used: AtomicBool,
@@ -65,6 +67,7 @@ impl RedisStateStore {
             limits: Limits::default(),
             owns_handle: false,
             is_durable: false,
+            first_used: OnceLock::new(),
             is_checked: AtomicBool::new(false),
             was_used: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
@@ -93,6 +96,11 @@ impl RedisStateStore {
         self.redis.accept_failover();
     }
 
+    fn space(&self, namespace: &Namespace) -> Space {
+        self.first_used.get_or_init(|| namespace.clone());
+        self.layout.space(namespace)
+    }
+
     async fn ready(&self) -> Result<(), StoreError> {
         if self.is_closed.load(Ordering::Acquire) {
             return Err(StoreError::Closed);
@@ -107,7 +115,7 @@ impl RedisStateStore {
 
     /// A script that lacks a right half way would leave half a batch.
     async fn check_rights(&self) -> Result<(), StoreError> {
-        let probe = self.layout.probe();
+        let probe = self.layout.probe(self.first_used.get());
         let mut call = scripts::RIGHTS.call(1);
         call.arg(&probe);
         match self.redis.script(probe.as_bytes(), &scripts::RIGHTS, &call, Access::Read).await.map_err(failed)? {
@@ -170,7 +178,7 @@ impl RedisStateStore {
 
     async fn probe(&self) -> Result<(), StoreError> {
         self.ready().await?;
-        let key = self.layout.probe();
+        let key = self.layout.probe(self.first_used.get());
         let mut cmd = redis::cmd("SET");
         // It goes away by itself when nobody asks any more.
         cmd.arg(&key).arg(self.clock.wall().as_millis()).arg("PX").arg(60_000);
@@ -208,7 +216,7 @@ impl StateStore for RedisStateStore {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
-        let space = self.layout.space(namespace);
+        let space = self.space(namespace);
         if keys.iter().any(|key| key.kind() == KeyKind::Lease) {
             self.read_with_time(&space, keys).await
         } else {
@@ -219,7 +227,7 @@ impl StateStore for RedisStateStore {
     async fn get(&self, namespace: &Namespace, key: &Key) -> Result<Option<Entry>, StoreError> {
         validate::readable(key)?;
         self.ready().await?;
-        let space = self.layout.space(namespace);
+        let space = self.space(namespace);
         if key.kind() == KeyKind::Lease {
             return Ok(self.read_with_time(&space, std::slice::from_ref(key)).await?.pop().flatten());
         }
@@ -232,7 +240,7 @@ impl StateStore for RedisStateStore {
         if batch.ops.is_empty() {
             return Ok(Vec::new());
         }
-        let space = self.layout.space(&batch.namespace);
+        let space = self.space(&batch.namespace);
         if let Some((key, value, ttl)) = plain_set(&batch) {
             self.set_cache(&space, key, value, ttl).await?;
             return Ok(vec![Applied::Done]);
@@ -247,13 +255,13 @@ impl StateStore for RedisStateStore {
     async fn scan(&self, namespace: &Namespace, scan: Scan) -> Result<Page, StoreError> {
         validate::scan(&scan)?;
         self.ready().await?;
-        self.page(&self.layout.space(namespace), &scan).await
+        self.page(&self.space(namespace), &scan).await
     }
 
     async fn list_range(&self, namespace: &Namespace, list: &Key, range: ListRange) -> Result<ListPage, StoreError> {
         validate::list(list, &range)?;
         self.ready().await?;
-        self.list_page(&self.layout.space(namespace), list, range).await
+        self.list_page(&self.space(namespace), list, range).await
     }
 
     async fn changes_read(
@@ -264,7 +272,7 @@ impl StateStore for RedisStateStore {
     ) -> Result<Changes, StoreError> {
         validate::page(limit)?;
         self.ready().await?;
-        self.changes_after(&self.layout.space(namespace), after, limit).await
+        self.changes_after(&self.space(namespace), after, limit).await
     }
 
     async fn outbox_read(
@@ -276,14 +284,15 @@ impl StateStore for RedisStateStore {
     ) -> Result<Vec<OutboxRow>, StoreError> {
         validate::outbox(outbox, limit)?;
         self.ready().await?;
-        self.messages(&self.layout.space(namespace), outbox, after, limit).await
+        self.messages(&self.space(namespace), outbox, after, limit).await
     }
 
     async fn clear(&self, namespace: &Namespace) -> Result<u64, StoreError> {
         self.ready().await?;
-        self.clear_all(&self.layout.space(namespace)).await
+        self.clear_all(&self.space(namespace)).await
     }
 
+    /// In a cluster, of the server that holds the namespace that was used first.
     async fn health(&self) -> Health {
         if !self.was_used.load(Ordering::Acquire) && !self.is_closed.load(Ordering::Acquire) {
             let detail = "no connection to Redis was asked for yet".to_owned();

@@ -5,18 +5,25 @@ mod redis_tools;
 
 use infra_backends::{Pem, RedisConfig, RedisTls};
 use infra_state_store::state_store_conformance;
-use infra_testkit::RedisServer;
+use infra_testkit::{FaultProxy, RedisServer};
 
-use self::redis_tools::Servers;
+use self::redis_tools::{Faults, Servers};
 
 fn config(server: &RedisServer, port: u16) -> RedisConfig {
     let tls = RedisTls::default().with_ca(Pem::file(server.certificates().ca_file()));
     RedisConfig::from_url(&format!("rediss://127.0.0.1:{port}")).expect("a valid URL").with_tls(tls)
 }
 
+async fn faults() -> Faults {
+    let mut server = tokio::task::block_in_place(|| RedisServer::builder().tls().start());
+    let proxy = FaultProxy::start(server.addr()).await;
+    let (through, past) = (config(&server, proxy.addr().port()), config(&server, server.port()));
+    Faults::new(through, &past, vec![proxy], move || server.restart())
+}
+
 async fn fixture() -> Servers {
     let server = RedisServer::shared_tls();
-    Servers::new(config(server, server.port()), || (RedisServer::builder().tls().start(), Box::new(config)))
+    Servers::new(config(server, server.port()), || Box::pin(faults()))
 }
 
 state_store_conformance!(fixture());

@@ -51,9 +51,9 @@ impl Layout {
         &self.0
     }
 
-    /// The key that health writes. It belongs to no namespace.
-    pub(super) fn probe(&self) -> String {
-        format!("{}probe", self.0)
+    /// The key that health writes. It is no key of the namespace, but lives where those do.
+    pub(super) fn probe(&self, near: Option<&Namespace>) -> String {
+        format!("{}probe{{{}}}", self.0, near.map_or("", Namespace::as_str))
     }
 }
 

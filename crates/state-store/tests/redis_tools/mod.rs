@@ -1,6 +1,7 @@
 //! Fixtures on real servers.
 
 use std::{
+    pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -10,17 +11,12 @@ use infra_state_store::{
     RedisStateStore, StateStore,
     conformance::{FaultControl, Fixture, Outage, Way},
 };
-use infra_testkit::{Cut, Direction, FaultProxy, RedisServer, unique_name};
+use infra_testkit::{Cut, Direction, FaultProxy, unique_name};
 use infra_types::SystemClock;
 
-/// A store of this test's own, wherever the servers are.
+/// A store on connections of its own.
 pub(crate) fn open(config: &RedisConfig) -> Arc<RedisStateStore> {
     Arc::new(RedisStateStore::open(config.clone(), SystemClock::shared()).expect("a valid configuration"))
-}
-
-/// Keys that no other test has.
-pub(crate) fn apart(config: RedisConfig) -> RedisConfig {
-    config.with_key_prefix(format!("{}:", unique_name()))
 }
 
 /// Two handles that share nothing but the servers, as two processes would.
@@ -28,17 +24,17 @@ pub(crate) struct Servers {
     config: RedisConfig,
     store: Arc<dyn StateStore>,
     second: Arc<dyn StateStore>,
-    /// Makes a server for one case's faults, and tells how a client gets there through this address.
-    wire: Wire,
+    faults: MakeFaults,
 }
 
-/// A private server, and the settings of a client that connects to some port instead of the server's own.
-pub(crate) type Wire = fn() -> (RedisServer, Box<dyn Fn(&RedisServer, u16) -> RedisConfig + Send + Sync>);
+/// Starts servers for the faults of one case.
+pub(crate) type MakeFaults = fn() -> Pin<Box<dyn Future<Output = Faults> + Send>>;
 
 impl Servers {
-    pub(crate) fn new(config: RedisConfig, wire: Wire) -> Self {
-        let config = apart(config);
-        Self { store: open(&config), second: open(&config), config, wire }
+    /// On keys that no other test has.
+    pub(crate) fn new(config: RedisConfig, faults: MakeFaults) -> Self {
+        let config = config.with_key_prefix(format!("{}:", unique_name()));
+        Self { store: open(&config), second: open(&config), config, faults }
     }
 }
 
@@ -68,23 +64,32 @@ impl Fixture for Servers {
     }
 
     async fn faults(&self) -> Option<Arc<dyn FaultControl>> {
-        let (server, config) = tokio::task::block_in_place(self.wire);
-        let proxy = FaultProxy::start(server.addr()).await;
-        // Short, because what never answers is waited for.
-        let impatient = config(&server, proxy.addr().port())
-            .with_operation_timeout(Duration::from_secs(1))
-            .with_connect_timeout(Duration::from_secs(2));
-        let (store, direct) = (open(&impatient), open(&config(&server, server.port())));
-        Some(Arc::new(Faults { store, direct, proxy, server: Mutex::new(server) }))
+        Some(Arc::new((self.faults)().await))
     }
 }
 
-/// A private server behind a proxy.
-struct Faults {
+/// Private servers behind proxies.
+pub(crate) struct Faults {
     store: Arc<dyn StateStore>,
     direct: Arc<dyn StateStore>,
-    proxy: FaultProxy,
-    server: Mutex<RedisServer>,
+    /// The first leads to the server that has the data.
+    proxies: Vec<FaultProxy>,
+    restart: Mutex<Box<dyn FnMut() + Send>>,
+}
+
+impl Faults {
+    /// `restart` owns the servers.
+    pub(crate) fn new(
+        through: RedisConfig,
+        past: &RedisConfig,
+        proxies: Vec<FaultProxy>,
+        restart: impl FnMut() + Send + 'static,
+    ) -> Self {
+        // Short, because what never answers is waited for.
+        let impatient =
+            through.with_operation_timeout(Duration::from_secs(1)).with_connect_timeout(Duration::from_secs(2));
+        Self { store: open(&impatient), direct: open(past), proxies, restart: Mutex::new(Box::new(restart)) }
+    }
 }
 
 #[async_trait::async_trait]
@@ -98,30 +103,30 @@ impl FaultControl for Faults {
     }
 
     async fn cut(&self) {
-        self.proxy.cut_all(Cut::Reset);
+        self.proxies.iter().for_each(|proxy| proxy.cut_all(Cut::Reset));
     }
 
     async fn cut_after(&self, way: Way, bytes: u64) {
         let direction = if way == Way::Requests { Direction::ToServer } else { Direction::ToClient };
-        self.proxy.cut_after(direction, bytes, Cut::Reset);
+        self.proxies[0].cut_after(direction, bytes, Cut::Reset);
     }
 
     async fn outage(&self, how: Outage) {
-        match how {
-            Outage::Refused => self.proxy.down(Cut::Reset),
-            Outage::Silent => self.proxy.black_hole(),
-        }
+        self.proxies.iter().for_each(|proxy| match how {
+            Outage::Refused => proxy.down(Cut::Reset),
+            Outage::Silent => proxy.black_hole(),
+        });
     }
 
     async fn delay(&self, by: Duration) {
-        self.proxy.delay(Direction::ToClient, by);
+        self.proxies.iter().for_each(|proxy| proxy.delay(Direction::ToClient, by));
     }
 
     async fn heal(&self) {
-        self.proxy.pass();
+        self.proxies.iter().for_each(FaultProxy::pass);
     }
 
     async fn restart(&self) {
-        tokio::task::block_in_place(|| self.server.lock().unwrap_or_else(PoisonError::into_inner).restart());
+        tokio::task::block_in_place(|| self.restart.lock().unwrap_or_else(PoisonError::into_inner)());
     }
 }

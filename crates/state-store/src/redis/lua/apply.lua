@@ -17,7 +17,7 @@ local now = time[1] * 1000 + floor(time[2] / 1000)
 
 local name_at = tonumber(ARGV[1])
 local key_at, arg_at = name_at and 4 or 0, 1
-local op_at = -1
+local op_at = 0
 
 local function int(n)
   return format('%.0f', n)
@@ -33,8 +33,9 @@ local function key()
   return KEYS[key_at]
 end
 
+-- Caught at the end. In a table with `err`, because a server of version 7.0 dies of any other that is not caught.
 local function refuse(code, ...)
-  error({ table.concat({ code, int(op_at), ... }, '\n') })
+  error({ err = '!' .. table.concat({ code, int(op_at), ... }, '\n') })
 end
 
 local function corrupt(name, why)
@@ -116,12 +117,12 @@ end
 local last, last_before, log_max, log_max_before, log_floor, log_floor_before
 local stored, gone, is_forgotten, notes, note_at = nil, 0, false, {}, 1
 
-if name_at then
+local function read_numbers()
   local meta = checked(KEYS[1], try('HMGET', KEYS[1], 'last', 'keep', 'floor'))
-  if meta[1] == nil then
-    return meta
-  end
   last, log_max, log_floor = tonumber(meta[1] or 0), tonumber(meta[2] or 0), tonumber(meta[3] or 0)
+  if not (last and log_max and log_floor) then
+    corrupt(KEYS[1], 'does not hold numbers')
+  end
   last_before, log_max_before, log_floor_before = last, log_max, log_floor
 end
 
@@ -448,10 +449,12 @@ end
 
 local function run()
   local results = { 'ok' }
+  if name_at then
+    read_numbers()
+  end
   while arg_at < #ARGV do
     local code = arg()
     local result
-    op_at = op_at + 1
     if code == 'R' then
       result = set(true)
     elseif code == 'S' then
@@ -497,6 +500,7 @@ local function run()
       error({ err = 'ERR unknown operation of a batch' })
     end
     results[#results + 1] = result
+    op_at = op_at + 1
   end
   if last and last > COUNTER_MAX then
     corrupt(KEYS[1], 'has no numbers left')
@@ -508,7 +512,6 @@ end
 local floor_new, swept, has_ends
 
 local function prepare()
-  op_at = 0
   if gone > 0 and note_at == 1 then
     local old = call('XRANGE', KEYS[4], '-', '+', 'COUNT', gone)
     log_floor = tonumber(match(old[#old][1], '^%d+'))
@@ -657,12 +660,13 @@ local function write_all()
   end
 end
 
--- A refusal is a table with a text, a server's refusal one with `err`; anything else is a defect of this script.
+-- Ours begin with `!`, those of Redis with a code; anything else is a defect of this script.
 local function answer(failed)
-  if type(failed) ~= 'table' then
-    return { err = 'ERR ' .. tostring(failed) }
+  local words = type(failed) == 'table' and failed.err or tostring(failed)
+  if sub(words, 1, 1) == '!' then
+    return sub(words, 2)
   end
-  return failed[1] or failed
+  return { err = match(words, '^%u%u%u+ ') and words or 'ERR ' .. words }
 end
 
 local ok, result = pcall(run)
