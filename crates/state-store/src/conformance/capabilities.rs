@@ -48,7 +48,15 @@ pub async fn every_handle_tells_the_same(f: &dyn Fixture) {
     }
     assert_eq!(store.info(), second.info());
     assert!(!store.info().backend.is_empty());
-    assert_eq!(store.info().limits, Limits::default());
+    // A layer that adds to every value takes that much off the sizes, and nothing off the counts.
+    let (found, usual) = (store.info().limits, Limits::default());
+    assert_eq!((found.batch_ops_max, found.get_keys_max), (usual.batch_ops_max, usual.get_keys_max));
+    assert!((usual.value_bytes_max - 1_024..=usual.value_bytes_max).contains(&found.value_bytes_max), "{found:?}");
+    let ops = found.batch_ops_max;
+    assert!(
+        (usual.batch_bytes_max - 1_024 * ops..=usual.batch_bytes_max).contains(&found.batch_bytes_max),
+        "{found:?}"
+    );
 }
 
 /// Everything that every kind of key holds is there for a handle that was opened after all others were closed; a store that loses it
