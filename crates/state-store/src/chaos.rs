@@ -75,16 +75,40 @@ impl ChaosStateStore {
         self.state.lock().scripts_reads = does;
     }
 
-    /// Every call from now on meets this fault, once the script has ended.
-    pub fn always(&self, fault: Fault) {
-        self.state.lock().standing = Some(fault);
+    /// The `nth` write from now on, counted from 1, meets this fault; what was scripted before is forgotten.
+    pub fn nth_write(&self, nth: usize, fault: Fault) {
+        let mut state = self.state.lock();
+        state.script.clear();
+        state.script.extend(std::iter::repeat_n(Fault::None, nth.saturating_sub(1)).chain([fault]));
     }
 
-    /// Ends the script, the standing fault and the plan.
+    /// How many faults of the script are still to come.
+    #[must_use]
+    pub fn script_left(&self) -> usize {
+        self.state.lock().script.len()
+    }
+
+    /// Every call from now on meets this fault, once the script has ended.
+    pub fn always(&self, fault: Fault) {
+        let mut state = self.state.lock();
+        (state.standing_reads, state.standing_writes) = (Some(fault), Some(fault));
+    }
+
+    /// Every read from now on meets this fault.
+    pub fn always_reads(&self, fault: Fault) {
+        self.state.lock().standing_reads = Some(fault);
+    }
+
+    /// Whether each call lets other tasks run once before and once after it happens: for tests of every order of steps.
+    pub fn give_way(&self, does: bool) {
+        self.state.lock().gives_way = does;
+    }
+
+    /// Ends the script, the standing faults and the plan; the dead live again.
     pub fn heal(&self) {
         let mut state = self.state.lock();
         state.script.clear();
-        state.standing = None;
+        (state.standing_reads, state.standing_writes) = (None, None);
         state.plan = ChaosPlan { seed: state.plan.seed, ..ChaosPlan::default() };
     }
 
@@ -95,6 +119,7 @@ impl ChaosStateStore {
     }
 
     async fn draw(&self, call: Calls) -> Fault {
+        self.step().await;
         let (fault, delay) = self.state.lock().draw(call);
         if let Some(delay) = delay {
             self.clock.sleep(delay).await;
@@ -105,25 +130,36 @@ impl ChaosStateStore {
         fault
     }
 
+    async fn step(&self) {
+        let gives_way = self.state.lock().gives_way;
+        if gives_way {
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// A read has no effect: whatever is lost of it, it can be asked again.
-    async fn read(&self) -> Result<(), StoreError> {
+    async fn read<T>(&self, run: impl Future<Output = Result<T, StoreError>> + Send) -> Result<T, StoreError> {
         match self.draw(Calls::Read).await {
-            Fault::None | Fault::Delay(_) => Ok(()),
-            Fault::Unavailable | Fault::LostRequest | Fault::LostReply | Fault::Hang => Err(unavailable()),
+            Fault::None | Fault::Delay(_) => {
+                let answer = run.await;
+                self.step().await;
+                answer
+            }
+            _ => Err(unavailable()),
         }
     }
 
     async fn write<T>(&self, run: impl Future<Output = Result<T, StoreError>> + Send) -> Result<T, StoreError> {
-        match self.draw(Calls::Write).await {
-            Fault::None | Fault::Delay(_) => run.await,
-            Fault::Unavailable | Fault::Hang => Err(unavailable()),
-            Fault::LostRequest => Err(lost()),
-            Fault::LostReply => {
-                // The reply is lost whatever it says, a refusal too.
-                let _ = run.await;
-                Err(lost())
-            }
+        let fault = self.draw(Calls::Write).await;
+        match fault {
+            Fault::Unavailable | Fault::Hang => return Err(unavailable()),
+            Fault::LostRequest | Fault::DieBefore => return Err(lost()),
+            Fault::None | Fault::Delay(_) | Fault::LostReply | Fault::DieAfter => {}
         }
+        let answer = run.await;
+        self.step().await;
+        // A reply is lost whatever it says, a refusal too.
+        if matches!(fault, Fault::LostReply | Fault::DieAfter) { Err(lost()) } else { answer }
     }
 }
 
@@ -138,13 +174,11 @@ fn lost() -> StoreError {
 #[async_trait]
 impl StateStore for ChaosStateStore {
     async fn get_many(&self, namespace: &Namespace, keys: &[Key]) -> Result<Vec<Option<Entry>>, StoreError> {
-        self.read().await?;
-        self.inner.get_many(namespace, keys).await
+        self.read(self.inner.get_many(namespace, keys)).await
     }
 
     async fn get(&self, namespace: &Namespace, key: &Key) -> Result<Option<Entry>, StoreError> {
-        self.read().await?;
-        self.inner.get(namespace, key).await
+        self.read(self.inner.get(namespace, key)).await
     }
 
     async fn apply(&self, batch: Batch) -> Result<Vec<Applied>, StoreError> {
@@ -152,13 +186,11 @@ impl StateStore for ChaosStateStore {
     }
 
     async fn scan(&self, namespace: &Namespace, scan: Scan) -> Result<Page, StoreError> {
-        self.read().await?;
-        self.inner.scan(namespace, scan).await
+        self.read(self.inner.scan(namespace, scan)).await
     }
 
     async fn list_range(&self, namespace: &Namespace, list: &Key, range: ListRange) -> Result<ListPage, StoreError> {
-        self.read().await?;
-        self.inner.list_range(namespace, list, range).await
+        self.read(self.inner.list_range(namespace, list, range)).await
     }
 
     async fn changes_read(
@@ -167,8 +199,7 @@ impl StateStore for ChaosStateStore {
         after: Option<ChangePosition>,
         limit: usize,
     ) -> Result<Changes, StoreError> {
-        self.read().await?;
-        self.inner.changes_read(namespace, after, limit).await
+        self.read(self.inner.changes_read(namespace, after, limit)).await
     }
 
     async fn outbox_read(
@@ -178,8 +209,7 @@ impl StateStore for ChaosStateStore {
         after: Option<OutboxPosition>,
         limit: usize,
     ) -> Result<Vec<OutboxRow>, StoreError> {
-        self.read().await?;
-        self.inner.outbox_read(namespace, outbox, after, limit).await
+        self.read(self.inner.outbox_read(namespace, outbox, after, limit)).await
     }
 
     async fn clear(&self, namespace: &Namespace) -> Result<u64, StoreError> {
@@ -187,11 +217,11 @@ impl StateStore for ChaosStateStore {
     }
 
     async fn health(&self) -> Health {
-        match self.state.lock().standing {
-            None | Some(Fault::None | Fault::Delay(_)) => {}
-            Some(_) => return Health::down(unavailable().to_string()),
+        let standing = self.state.lock().standing_writes;
+        match standing {
+            None | Some(Fault::None | Fault::Delay(_)) => self.inner.health().await,
+            Some(_) => Health::down(unavailable().to_string()),
         }
-        self.inner.health().await
     }
 
     fn info(&self) -> StoreInfo {

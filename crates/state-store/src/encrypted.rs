@@ -34,6 +34,26 @@ use crate::{
 /// of one list, or deletes; versions and the audit log are for that.
 ///
 /// What is stored is longer by up to 78 bytes: [`info`](StateStore::info) tells limits that are smaller by as much.
+///
+/// ```
+/// use std::sync::Arc;
+/// use infra_state_store::{EncryptedStateStore, Key, KeyRing, MemoryStateStore, StateStoreExt, Ttl};
+/// use infra_types::{Namespace, Secret, SystemClock};
+///
+/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// let inner = Arc::new(MemoryStateStore::new(SystemClock::shared()));
+/// # let (new, old) = ([7; 32], [8; 32]);
+/// let keys = KeyRing::new("2026-02", Secret::new(new))?.with_older("2026-01", Secret::new(old))?;
+/// let store = EncryptedStateStore::new(inner.clone(), keys);
+/// let (ns, key) = (Namespace::new("vault")?, Key::record("credentials/main")?);
+/// store.set_json(&ns, &key, &"api secret", Ttl::Never).await?;
+/// let stored = inner.get_bytes(&ns, &key).await?.unwrap();
+/// assert!(!stored.windows(3).any(|part| part == b"api"));
+/// store.rotate(&ns, "credentials/").await?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct EncryptedStateStore {
     inner: Arc<dyn StateStore>,
     keys: KeyRing,

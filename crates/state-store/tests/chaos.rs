@@ -154,3 +154,50 @@ async fn delays_by_chance_are_bounded() {
     }
     (&mut task).await.unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn a_death_at_the_nth_write_ends_everything_until_it_is_healed() {
+    for (fault, left) in [(Fault::DieBefore, 2), (Fault::DieAfter, 3)] {
+        let store = store(&ManualClock::default(), ChaosPlan::default());
+        store.nth_write(3, fault);
+        for _ in 0..2 {
+            store.increment(&home(), &key(), 1).await.unwrap();
+        }
+        assert_eq!(store.script_left(), 1);
+        let last = store.increment(&home(), &key(), 1).await;
+        assert!(matches!(last, Err(StoreError::Ambiguous { .. })), "{last:?}");
+        assert_eq!((store.script_left(), store.counts().deaths), (0, 1));
+        assert_eq!(store.increment(&home(), &key(), 1).await.unwrap_err().kind(), ErrorKind::Unavailable);
+        assert_eq!(store.get(&home(), &key()).await.unwrap_err().kind(), ErrorKind::Unavailable);
+        assert_eq!(store.inner().get_counter(&home(), &key()).await.unwrap(), left);
+        store.heal();
+        assert_eq!(store.get_counter(&home(), &key()).await.unwrap(), left);
+    }
+}
+
+#[tokio::test]
+async fn reads_alone_may_fail() {
+    let store = store(&ManualClock::default(), ChaosPlan::default());
+    store.always_reads(Fault::LostReply);
+    store.increment(&home(), &key(), 1).await.unwrap();
+    assert_eq!(store.get(&home(), &key()).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(store.health().await.status, HealthStatus::Up);
+}
+
+#[tokio::test]
+async fn a_store_that_gives_way_lets_others_between_its_steps() {
+    let store = Arc::new(store(&ManualClock::default(), ChaosPlan::default()));
+    store.give_way(true);
+    // Both read before either writes: without a compare one of them would be lost.
+    let add = || {
+        let store = store.clone();
+        tokio::spawn(async move {
+            let seen = store.get_json::<u64>(&home(), &key()).await.unwrap().unwrap_or(0);
+            store.set_json(&home(), &key(), &(seen + 1), Ttl::Never).await.unwrap();
+        })
+    };
+    let (one, two) = (add(), add());
+    one.await.unwrap();
+    two.await.unwrap();
+    assert_eq!(store.get_json::<u64>(&home(), &key()).await.unwrap(), Some(1));
+}

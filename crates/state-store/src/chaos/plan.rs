@@ -19,6 +19,11 @@ pub enum Fault {
     Delay(Duration),
     /// It never answers; nothing happens.
     Hang,
+    /// The process ends before it: `Ambiguous`, not applied, and every call after it is `Unavailable` until the store is healed.
+    DieBefore,
+    /// The process ends after it, before the reply: `Ambiguous`, applied, and every call after it is `Unavailable` until the
+    /// store is healed.
+    DieAfter,
 }
 
 /// Faults by chance, in thousandths of the calls; what is left happens as it should. `Default` is no fault at all.
@@ -67,6 +72,8 @@ pub struct ChaosCounts {
     pub delays: u64,
     /// Calls that never answer.
     pub hangs: u64,
+    /// Ends of the process.
+    pub deaths: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,7 +87,9 @@ pub(super) struct State {
     pub(super) plan: ChaosPlan,
     pub(super) script: VecDeque<Fault>,
     pub(super) scripts_reads: bool,
-    pub(super) standing: Option<Fault>,
+    pub(super) standing_reads: Option<Fault>,
+    pub(super) standing_writes: Option<Fault>,
+    pub(super) gives_way: bool,
     pub(super) counts: ChaosCounts,
     dice: u64,
 }
@@ -88,18 +97,32 @@ pub(super) struct State {
 impl State {
     pub(super) fn new(plan: ChaosPlan) -> Self {
         let (script, counts) = (VecDeque::new(), ChaosCounts::default());
-        Self { plan, script, scripts_reads: false, standing: None, counts, dice: plan.seed }
+        Self {
+            plan,
+            script,
+            scripts_reads: false,
+            standing_reads: None,
+            standing_writes: None,
+            gives_way: false,
+            counts,
+            dice: plan.seed,
+        }
     }
 
     /// The fault of the next call, and how late it comes.
     pub(super) fn draw(&mut self, call: Calls) -> (Fault, Option<Duration>) {
         let scripted = if call == Calls::Write || self.scripts_reads { self.script.pop_front() } else { None };
-        let fault = scripted.or(self.standing).unwrap_or_else(|| self.by_chance(call));
+        let told = scripted.or(self.standing(call));
+        let fault = told.unwrap_or_else(|| self.by_chance(call));
         let delay = match fault {
             Fault::Delay(time) => Some(time),
-            _ if scripted.is_none() && self.standing.is_none() => self.late(),
+            _ if told.is_none() => self.late(),
             _ => None,
         };
+        if matches!(fault, Fault::DieBefore | Fault::DieAfter) {
+            (self.standing_reads, self.standing_writes) = (Some(Fault::Unavailable), Some(Fault::Unavailable));
+            self.script.clear();
+        }
         let counts = &mut self.counts;
         counts.calls += 1;
         counts.delays += u64::from(delay.is_some());
@@ -109,8 +132,16 @@ impl State {
             Fault::LostRequest => counts.lost_requests += 1,
             Fault::LostReply => counts.lost_replies += 1,
             Fault::Hang => counts.hangs += 1,
+            Fault::DieBefore | Fault::DieAfter => counts.deaths += 1,
         }
         (fault, delay)
+    }
+
+    fn standing(&self, call: Calls) -> Option<Fault> {
+        match call {
+            Calls::Read => self.standing_reads,
+            Calls::Write => self.standing_writes,
+        }
     }
 
     fn by_chance(&mut self, call: Calls) -> Fault {
