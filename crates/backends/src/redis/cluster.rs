@@ -124,10 +124,10 @@ impl Cluster {
         let cluster = Arc::clone(self);
         let seen = self.map.load().as_ref().map_or(0, |map| map.epoch);
         tokio::spawn(async move {
+            let cluster = Refreshing(cluster);
             // A failure is kept by the gate for whoever asks next.
-            let _ = cluster.refresh(seen).await;
+            let _ = cluster.0.refresh(seen).await;
             tokio::time::sleep(REFRESH_PAUSE).await;
-            cluster.refreshing.store(false, Ordering::Release);
         });
     }
 
@@ -202,6 +202,15 @@ impl Cluster {
         if let Some(map) = self.map.swap(None) {
             map.nodes.iter().for_each(|node| node.close());
         }
+    }
+}
+
+/// Allows the next refresh when this one ends, be it with its runtime.
+struct Refreshing(Arc<Cluster>);
+
+impl Drop for Refreshing {
+    fn drop(&mut self) {
+        self.0.refreshing.store(false, Ordering::Release);
     }
 }
 
