@@ -5,7 +5,7 @@ use std::{
     io::{BufRead, BufReader, Write},
     net::{SocketAddr, TcpStream},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -18,7 +18,7 @@ use infra_backends::RedisConfig;
 use infra_benches::criterion;
 use infra_state_store::{Batch, Key, RedisStateStore, StateStore, StateStoreExt, Ttl};
 use infra_testkit::RedisServer;
-use infra_types::{Namespace, SystemClock};
+use infra_types::{Clock, Namespace, SystemClock};
 use redis::aio::ConnectionManager;
 use tokio::runtime::Runtime;
 
@@ -61,7 +61,8 @@ where
     F: Fn(u64) -> W + Clone + Send + 'static,
     W: Future<Output = ()> + Send,
 {
-    let start = Instant::now();
+    let clock = SystemClock;
+    let start = clock.now();
     let tasks: Vec<_> = (0..TASKS)
         .map(|task| {
             let call = call.clone();
@@ -75,7 +76,7 @@ where
     for task in tasks {
         task.await.expect("a task of the bench must not panic");
     }
-    start.elapsed()
+    clock.now().since(start)
 }
 
 fn bench<F, W>(group: &mut BenchmarkGroup<'_, WallTime>, rt: &Runtime, name: &str, call: F)
