@@ -64,11 +64,18 @@ fn numbered(writer: &str, n: i64) -> Batch {
 /// What a writer's batches left in its list and its window, which must agree with its counter.
 async fn list_and_window_are_whole(store: &SqliteStateStore, writer: &str, count: i64) {
     let range = ListRange::newest(CAP as usize);
-    let page = store.list_range(&home(), &Key::list(writer).unwrap(), range).await.unwrap();
+    let page = store
+        .list_range(&home(), &Key::list(writer).expect("a valid key"), range)
+        .await
+        .expect("the store must answer");
     let newest = (1..=count).rev().take(CAP as usize).map(|n| bytes::Bytes::from(n.to_string()));
     assert!(page.values.iter().cloned().eq(newest), "{writer}: a torn batch: {page:?} of {count}");
-    let peek = Op::Admit { window: Key::window(writer).unwrap(), by: 0, limit: limit() };
-    assert_eq!(store.apply_one(&home(), peek).await.unwrap(), Applied::Used(count), "{writer}: a torn batch");
+    let peek = Op::Admit { window: Key::window(writer).expect("a valid key"), by: 0, limit: limit() };
+    assert_eq!(
+        store.apply_one(&home(), peek).await.expect("the store must answer"),
+        Applied::Used(count),
+        "{writer}: a torn batch"
+    );
 }
 
 /// The child's part: writes batch after batch and says which were acknowledged, until it is killed.
@@ -98,7 +105,7 @@ async fn follow(
     // Nothing was written before the changes were kept, so that the first reader starts at the beginning.
     let mut after = position.unwrap_or(ChangePosition(0));
     loop {
-        let read = store.changes_read(&home(), Some(after), 1_000).await.unwrap();
+        let read = store.changes_read(&home(), Some(after), 1_000).await.expect("the store must answer");
         assert!(!read.gap, "nothing was trimmed");
         if read.changes.is_empty() {
             break;

@@ -175,7 +175,7 @@ static FIRST: Schema = Schema { component: "state", steps: &[FIRST_STEP] };
 async fn run(handle: &Sqlite, sql: &'static str) {
     let done =
         handle.write::<_, StoreError, _>(move |conn| Ok(conn.execute_batch(sql).map_err(|e| e.to_string()))).await;
-    assert_eq!(done.unwrap(), Ok(()));
+    assert_eq!(done.expect("the file must take it"), Ok(()));
 }
 
 #[tokio::test]
