@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 
 mod error;
+#[cfg(any(feature = "redis", feature = "postgres"))]
+mod pem;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "redis")]
@@ -9,15 +11,15 @@ mod redis;
 mod sqlite;
 
 pub use error::BackendError;
+#[cfg(any(feature = "redis", feature = "postgres"))]
+pub use pem::Pem;
 #[cfg(feature = "postgres")]
 pub use postgres::{
-    PemSource, PgQuery, PgSchema, PgTransaction, PgWork, Postgres, PostgresConfig, PostgresServer, PostgresStatistics,
-    PostgresTls,
+    PgQuery, PgSchema, PgTransaction, PgWork, Postgres, PostgresConfig, PostgresServer, PostgresStatistics, PostgresTls,
 };
 #[cfg(feature = "redis")]
 pub use redis::{
-    Access, Fsync, Pem, Redis, RedisConfig, RedisScript, RedisServer, RedisStatistics, RedisTls, RedisTopology,
-    key_slot,
+    Access, Fsync, Redis, RedisConfig, RedisScript, RedisServer, RedisStatistics, RedisTls, RedisTopology, key_slot,
 };
 #[cfg(feature = "sqlite")]
 pub use sqlite::{Schema, Sqlite, SqliteConfig, Synchronous};

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use infra_backends::{BackendError, PemSource, Postgres, PostgresConfig, PostgresTls};
+use infra_backends::{BackendError, Pem, Postgres, PostgresConfig, PostgresTls};
 use infra_testkit::{FaultProxy, PostgresServer, free_port};
 use infra_types::{Clock, ErrorKind, HealthStatus, Secret, SystemClock};
 
@@ -86,19 +86,19 @@ async fn tls_that_is_not_offered_or_not_trusted() {
     // Nobody vouches for it, or the wrong one does.
     for config in [
         bare.clone().with_tls(PostgresTls::VerifyFull),
-        bare.clone().with_tls(PostgresTls::VerifyCa).with_root_ca(PemSource::File(certificates.other_ca_file())),
+        bare.clone().with_tls(PostgresTls::VerifyCa).with_root_ca(Pem::File(certificates.other_ca_file())),
         bare.clone()
             .with_tls(PostgresTls::VerifyFull)
-            .with_root_ca(PemSource::Text(Secret::new(certificates.other_ca_pem()))),
+            .with_root_ca(Pem::Text(Secret::new(certificates.other_ca_pem()))),
     ] {
         let error = refused(config).await;
         assert!(matches!(&error, BackendError::Tls { reason, .. } if reason.contains("certificate")), "{error:?}");
     }
-    let missing = PemSource::File("/no/such/ca.pem".into());
+    let missing = Pem::File("/no/such/ca.pem".into());
     let error = refused(bare.clone().with_tls(PostgresTls::VerifyFull).with_root_ca(missing)).await;
     assert!(matches!(&error, BackendError::InvalidConfig { what: "tls", .. }), "{error:?}");
     // And what works.
-    let ca = PemSource::Text(Secret::new(certificates.ca_pem()));
+    let ca = Pem::Text(Secret::new(certificates.ca_pem()));
     for config in [
         config(&server.url()),
         bare.clone().with_tls(PostgresTls::VerifyFull).with_root_ca(ca),
@@ -114,7 +114,7 @@ async fn tls_that_is_not_offered_or_not_trusted() {
 #[tokio::test]
 async fn a_certificate_for_another_host_and_a_server_that_wants_ours() {
     let server = PostgresServer::builder().tls_for("db.example").start();
-    let ca = PemSource::File(server.certificates().ca_file());
+    let ca = Pem::File(server.certificates().ca_file());
     let bare = config(&server.bare_url()).with_root_ca(ca);
     let error = refused(bare.clone().with_tls(PostgresTls::VerifyFull)).await;
     assert!(matches!(&error, BackendError::Tls { .. }), "{error:?}");
@@ -124,9 +124,9 @@ async fn a_certificate_for_another_host_and_a_server_that_wants_ours() {
     let certificates = server.certificates();
     let error = refused(config(&server.url())).await;
     assert!(matches!(&error, BackendError::Tls { .. } | BackendError::Auth { .. }), "{error:?}");
-    let files = (PemSource::File(certificates.client_file()), PemSource::File(certificates.client_key_file()));
+    let files = (Pem::File(certificates.client_file()), Pem::File(certificates.client_key_file()));
     Postgres::new(config(&server.url()).with_client_cert(files.0, files.1)).unwrap().probe().await.unwrap();
-    let text = |pem: String| PemSource::Text(Secret::new(pem));
+    let text = |pem: String| Pem::Text(Secret::new(pem));
     let texts = (text(certificates.client_pem()), text(certificates.client_key_pem()));
     Postgres::new(config(&server.url()).with_client_cert(texts.0, texts.1)).unwrap().probe().await.unwrap();
 }

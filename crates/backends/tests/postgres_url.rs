@@ -3,7 +3,7 @@
 
 use std::{num::NonZeroU32, time::Duration};
 
-use infra_backends::{BackendError, PemSource, Postgres, PostgresConfig, PostgresTls};
+use infra_backends::{BackendError, Pem, Postgres, PostgresConfig, PostgresTls};
 use proptest::prelude::*;
 
 #[test]
@@ -15,7 +15,7 @@ fn a_full_url() {
     .unwrap();
     assert_eq!((config.host.as_str(), config.port, config.database.as_str()), ("db.example", 6432, "trades"));
     assert_eq!((config.user.as_str(), config.password.unwrap().expose().as_str()), ("bot@x", "p/w:1"));
-    assert_eq!((config.tls, config.root_ca), (PostgresTls::VerifyCa, Some(PemSource::File("/ca.pem".into()))));
+    assert_eq!((config.tls, config.root_ca), (PostgresTls::VerifyCa, Some(Pem::File("/ca.pem".into()))));
     assert!(config.client_cert.is_some());
     let options = [("work_mem", "8MB"), ("synchronous_commit", "off")].map(|(a, b)| (a.to_owned(), b.to_owned()));
     assert_eq!(config.options, options);
@@ -82,7 +82,7 @@ fn wrong_urls_are_refused_without_repeating_them() {
 fn constructors_check_and_hide() {
     let config = PostgresConfig::new("db.example", "d", "u").with_password("hunter2".to_owned());
     assert!(!format!("{config:?}").contains("hunter2"));
-    let key = PemSource::Text("-----BEGIN PRIVATE KEY-----".to_owned().into());
+    let key = Pem::Text("-----BEGIN PRIVATE KEY-----".to_owned().into());
     assert!(!format!("{key:?}").contains("PRIVATE"));
     let postgres = Postgres::new(config.clone()).unwrap();
     assert!(!format!("{postgres:?}").contains("hunter2"));

@@ -1,10 +1,10 @@
 //! Where the server is and how it is used.
 
-use std::{num::NonZeroU32, path::PathBuf, time::Duration};
+use std::{num::NonZeroU32, time::Duration};
 
 use infra_types::Secret;
 
-use crate::error::BackendError;
+use crate::{error::BackendError, pem::Pem};
 
 /// Whether the connection is encrypted, and how the server must prove who it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,24 +17,6 @@ pub enum PostgresTls {
     VerifyCa,
     /// The certificate must come from a trusted authority and name this host.
     VerifyFull,
-}
-
-/// A certificate or key, as a file or as its PEM text.
-#[derive(Clone, PartialEq, Eq)]
-pub enum PemSource {
-    /// A file, read at each connect, so that a renewed certificate is picked up.
-    File(PathBuf),
-    /// The PEM text.
-    Text(Secret<String>),
-}
-
-impl std::fmt::Debug for PemSource {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::File(path) => write!(f, "{}", path.display()),
-            Self::Text(_) => f.write_str("<pem>"),
-        }
-    }
 }
 
 /// Where the server is and how it is used. Fields can be set directly or through the `with_*` methods;
@@ -71,9 +53,9 @@ pub struct PostgresConfig {
     /// Encryption and proof of identity.
     pub tls: PostgresTls,
     /// An authority to trust besides those of the machine.
-    pub root_ca: Option<PemSource>,
+    pub root_ca: Option<Pem>,
     /// This client's certificate and its private key.
-    pub client_cert: Option<(PemSource, PemSource)>,
+    pub client_cert: Option<(Pem, Pem)>,
     /// The schema that holds every table of this library: `[a-z_][a-z0-9_]{0,30}`, created if it is missing.
     pub schema: String,
     /// The most connections this handle and its clones open.
@@ -143,14 +125,14 @@ impl PostgresConfig {
 
     /// Trusts one more authority.
     #[must_use]
-    pub fn with_root_ca(mut self, root_ca: PemSource) -> Self {
+    pub fn with_root_ca(mut self, root_ca: Pem) -> Self {
         self.root_ca = Some(root_ca);
         self
     }
 
     /// Shows the server a certificate.
     #[must_use]
-    pub fn with_client_cert(mut self, cert: PemSource, key: PemSource) -> Self {
+    pub fn with_client_cert(mut self, cert: Pem, key: Pem) -> Self {
         self.client_cert = Some((cert, key));
         self
     }

@@ -10,10 +10,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{
     classify,
-    config::{PemSource, PostgresConfig, PostgresTls},
+    config::{PostgresConfig, PostgresTls},
     server::PostgresServer,
 };
-use crate::error::BackendError;
+use crate::{error::BackendError, pem::Pem};
 
 /// What the driver is told for each connection.
 pub(super) fn options(config: &PostgresConfig) -> PgConnectOptions {
@@ -54,18 +54,18 @@ pub(super) fn options(config: &PostgresConfig) -> PgConnectOptions {
         .options(all)
         .disable_statement_logging();
     options = match &config.root_ca {
-        Some(PemSource::File(path)) => options.ssl_root_cert(path),
-        Some(PemSource::Text(pem)) => options.ssl_root_cert_from_pem(pem.expose().clone().into_bytes()),
+        Some(Pem::File(path)) => options.ssl_root_cert(path),
+        Some(Pem::Text(pem)) => options.ssl_root_cert_from_pem(pem.expose().clone().into_bytes()),
         None => options,
     };
     if let Some((cert, key)) = &config.client_cert {
         options = match cert {
-            PemSource::File(path) => options.ssl_client_cert(path),
-            PemSource::Text(pem) => options.ssl_client_cert_from_pem(pem.expose()),
+            Pem::File(path) => options.ssl_client_cert(path),
+            Pem::Text(pem) => options.ssl_client_cert_from_pem(pem.expose()),
         };
         options = match key {
-            PemSource::File(path) => options.ssl_client_key(path),
-            PemSource::Text(pem) => options.ssl_client_key_from_pem(pem.expose()),
+            Pem::File(path) => options.ssl_client_key(path),
+            Pem::Text(pem) => options.ssl_client_key_from_pem(pem.expose()),
         };
     }
     options

@@ -23,7 +23,7 @@ use tokio::{
 
 use self::pool::Pool;
 pub use self::{
-    config::{PemSource, PostgresConfig, PostgresTls},
+    config::{PostgresConfig, PostgresTls},
     migrate::PgSchema,
     pool::PostgresStatistics,
     server::PostgresServer,

@@ -6,8 +6,8 @@ use infra_types::Secret;
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-use super::config::{PemSource, PostgresConfig, PostgresTls};
-use crate::error::BackendError;
+use super::config::{PostgresConfig, PostgresTls};
+use crate::{error::BackendError, pem::Pem};
 
 fn invalid(what: &'static str, rule: impl Into<String>) -> BackendError {
     BackendError::InvalidConfig { what, rule: rule.into() }
@@ -82,7 +82,7 @@ impl PostgresConfig {
         }
         let (mut mode, mut cert, mut key) = (None, None, None);
         for (name, value) in url.query_pairs() {
-            let file = || Some(PemSource::File(value.as_ref().into()));
+            let file = || Some(Pem::File(value.as_ref().into()));
             match name.as_ref() {
                 "sslmode" => mode = Some(tls(&value)?),
                 "sslrootcert" => config.root_ca = file(),

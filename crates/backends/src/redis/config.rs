@@ -1,11 +1,11 @@
 //! Where the server is and how it is spoken to.
 
-use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{num::NonZeroUsize, time::Duration};
 
 use infra_types::Secret;
 
 use super::{server::Fsync, url};
-use crate::error::BackendError;
+use crate::{error::BackendError, pem::Pem};
 
 /// Which servers there are and how the one to speak to is found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,37 +51,6 @@ impl RedisTopology {
     #[must_use]
     pub fn cluster(seeds: Vec<(String, u16)>) -> Self {
         Self::Cluster { seeds }
-    }
-}
-
-/// A certificate or key in PEM form.
-#[derive(Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Pem {
-    /// The text itself, one or more blocks.
-    Text(Secret<String>),
-    /// A file, read at each new connection, so that a renewed certificate is picked up.
-    File(PathBuf),
-}
-
-impl Pem {
-    /// PEM text.
-    pub fn text(text: impl Into<String>) -> Self {
-        Self::Text(Secret::new(text.into()))
-    }
-
-    /// A PEM file.
-    pub fn file(path: impl Into<PathBuf>) -> Self {
-        Self::File(path.into())
-    }
-}
-
-impl std::fmt::Debug for Pem {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Text(_) => f.write_str("Pem::Text(***)"),
-            Self::File(path) => f.debug_tuple("Pem::File").field(path).finish(),
-        }
     }
 }
 

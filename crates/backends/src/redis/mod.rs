@@ -36,7 +36,7 @@ use self::{
     send::Payload,
 };
 pub use self::{
-    config::{Pem, RedisConfig, RedisTls, RedisTopology},
+    config::{RedisConfig, RedisTls, RedisTopology},
     script::RedisScript,
     server::{Fsync, RedisServer},
     slot::key_slot,

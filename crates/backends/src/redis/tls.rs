@@ -9,8 +9,8 @@ use rustls::{
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-use super::config::{Pem, RedisTls};
-use crate::error::BackendError;
+use super::config::RedisTls;
+use crate::{error::BackendError, pem::Pem};
 
 fn broken(what: &'static str, rule: String) -> BackendError {
     BackendError::InvalidConfig { what, rule }
