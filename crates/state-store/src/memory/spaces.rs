@@ -92,7 +92,9 @@ mod tests {
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
-                    (0..500).for_each(|n| drop(spaces.get_or_new(&Namespace::new(format!("n{n}")).unwrap())))
+                    for n in 0..500 {
+                        spaces.get_or_new(&Namespace::new(format!("n{n}")).unwrap());
+                    }
                 });
             }
         });
