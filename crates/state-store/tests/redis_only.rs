@@ -44,7 +44,7 @@ async fn write(store: &RedisStateStore, name: &str) -> Result<Applied, StoreErro
 }
 
 async fn names(store: &RedisStateStore, prefix: &str) -> Vec<String> {
-    let page = store.scan(&home(), Scan::new(prefix)).await.unwrap();
+    let page = store.scan(&home(), Scan::new(prefix)).await.expect("a scan");
     page.entries.iter().map(|(key, _)| key.name().to_owned()).collect()
 }
 

@@ -48,8 +48,8 @@ end
 -- With each chunk, so that whoever follows the changes is never told of a state that is older than what it missed.
 if meta[2] and meta[2] ~= '0' then
   local last = string.format('%.0f', tonumber(meta[1]) + 1)
-  call('HSET', KEYS[1], 'last', last, 'floor', last)
   call('UNLINK', KEYS[4])
+  call('HSET', KEYS[1], 'last', last, 'floor', last)
 end
 for i = 1, #leases do
   call('SET', leases[i][1], leases[i][2])
