@@ -27,10 +27,11 @@ pub(super) fn unsigned(stored: i64) -> Result<u64, StoreError> {
 
 /// The results of [`set_query`](super::apply::set_query).
 pub(super) fn of_sets(batch: &Batch, rows: &[PgRow]) -> Result<Vec<Applied>, StoreError> {
-    let before = unsigned(only(rows)?.try_get(0).map_err(damaged)?)?;
-    let is_record = matches!(batch.ops.first(), Some(Op::Set { key, .. }) if key.kind() == KeyKind::Record);
-    let numbers = (before + 1..).take(batch.ops.len());
-    Ok(numbers.map(|number| if is_record { Applied::Version(Version(number)) } else { Applied::Done }).collect())
+    let first: Option<i64> = only(rows)?.try_get(0).map_err(damaged)?;
+    Ok(match first.map(unsigned).transpose()? {
+        Some(first) => (first..).take(batch.ops.len()).map(|number| Applied::Version(Version(number))).collect(),
+        None => vec![Applied::Done; batch.ops.len()],
+    })
 }
 
 /// The results of [`query`](super::apply::query), or why the batch was refused.

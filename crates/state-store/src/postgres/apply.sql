@@ -39,6 +39,7 @@ DECLARE
     v_counter bigint;
     v_version bigint;
     v_expires bigint;
+    v_doomed int;
     v_number bigint;
     v_lease state_lease;
     v_list state_list;
@@ -102,6 +103,7 @@ BEGIN
             v_expires := CASE WHEN v_ttl IS NULL THEN null
                 WHEN v_ttl = -1 THEN CASE WHEN v_live THEN v_expires END
                 ELSE least(v_now + v_ttl, c_time_max) END;
+            v_doomed := state_doom(v_expires);
         END IF;
 
         IF v_op = 1 OR v_op = 4 THEN
@@ -133,10 +135,12 @@ BEGIN
                 v_space.last_number := v_space.last_number + 1;
                 v_version := v_space.last_number;
             END IF;
-            INSERT INTO state_entry AS e (ns, kind, name, version, counter, expires_ms, bytes)
-            VALUES (v_space.id, v_kind, v_name, v_version, v_num, v_expires, CASE WHEN v_num IS NULL THEN p_loads[i] END)
+            INSERT INTO state_entry AS e (ns, kind, name, version, counter, expires_ms, doomed, bytes)
+            VALUES (v_space.id, v_kind, v_name, v_version, v_num, v_expires, v_doomed,
+                CASE WHEN v_num IS NULL THEN p_loads[i] END)
             ON CONFLICT (ns, kind, name) DO UPDATE SET version = excluded.version, counter = excluded.counter,
-                expires_ms = excluded.expires_ms, bytes = excluded.bytes;
+                expires_ms = excluded.expires_ms, doomed = excluded.doomed, bytes = excluded.bytes;
+            v_space.next_doomed := least(v_space.next_doomed, v_doomed);
             IF v_kind = 1 AND v_space.changes_max > 0 THEN
                 INSERT INTO state_change (ns, number, name, version, expires_ms)
                 VALUES (v_space.id, v_version, v_name, v_version, v_expires);
@@ -167,11 +171,13 @@ BEGIN
             END IF;
             -- The oldest of before; null for a new list.
             v_number := CASE WHEN v_live THEN v_list.oldest END;
-            INSERT INTO state_list AS l (ns, name, oldest, newest, expires_ms)
-            VALUES (v_space.id, v_name, 1, 1, v_expires)
+            INSERT INTO state_list AS l (ns, name, oldest, newest, expires_ms, doomed)
+            VALUES (v_space.id, v_name, 1, 1, v_expires, v_doomed)
             ON CONFLICT (ns, name) DO UPDATE SET newest = l.newest + 1,
-                oldest = greatest(l.oldest, l.newest + 2 - p_nums[i]), expires_ms = excluded.expires_ms
+                oldest = greatest(l.oldest, l.newest + 2 - p_nums[i]), expires_ms = excluded.expires_ms,
+                doomed = excluded.doomed
             RETURNING * INTO v_list;
+            v_space.next_doomed := least(v_space.next_doomed, v_doomed);
             INSERT INTO state_list_value (list, place, bytes) VALUES (v_list.id, v_list.newest, p_loads[i]);
             IF v_number < v_list.oldest THEN
                 DELETE FROM state_list_value
@@ -224,9 +230,13 @@ BEGIN
                     v_slots := v_slots[3:];
                     v_slots[2] := v_slots[2] + v_num;
                 END IF;
-                INSERT INTO state_entry AS e (ns, kind, name, version, expires_ms, slots)
-                VALUES (v_space.id, 4, v_name, 0, v_slots[cardinality(v_slots) - 1], v_slots)
-                ON CONFLICT (ns, kind, name) DO UPDATE SET expires_ms = excluded.expires_ms, slots = excluded.slots;
+                v_until := v_slots[cardinality(v_slots) - 1];
+                v_doomed := state_doom(v_until);
+                INSERT INTO state_entry AS e (ns, kind, name, version, expires_ms, doomed, slots)
+                VALUES (v_space.id, 4, v_name, 0, v_until, v_doomed, v_slots)
+                ON CONFLICT (ns, kind, name) DO UPDATE SET expires_ms = excluded.expires_ms, doomed = excluded.doomed,
+                    slots = excluded.slots;
+                v_space.next_doomed := least(v_space.next_doomed, v_doomed);
                 v_wrote := true;
             END IF;
             results := results || (detail + p_nums[i]);
@@ -237,7 +247,9 @@ BEGIN
                 v_space.changes_floor := v_space.last_number;
             END IF;
             v_space.changes_max := p_nums[i];
-            v_space := state_trim(v_space);
+            IF v_space.changes_kept > v_space.changes_max THEN
+                v_space := state_trim(v_space);
+            END IF;
             results := results || 0::bigint;
 
         ELSIF v_op <= 11 THEN
@@ -285,10 +297,13 @@ BEGIN
             results := results || 0::bigint;
 
         ELSE
-            INSERT INTO state_inbox AS m (ns, consumer, event_id, expires_ms)
-            VALUES (v_space.id, v_name, p_words[i], CASE WHEN v_ttl > 0 THEN least(v_now + v_ttl, c_time_max) END)
-            ON CONFLICT (ns, consumer, event_id) DO UPDATE SET expires_ms = excluded.expires_ms
+            v_expires := CASE WHEN v_ttl > 0 THEN least(v_now + v_ttl, c_time_max) END;
+            v_doomed := state_doom(v_expires);
+            INSERT INTO state_inbox AS m (ns, consumer, event_id, expires_ms, doomed)
+            VALUES (v_space.id, v_name, p_words[i], v_expires, v_doomed)
+            ON CONFLICT (ns, consumer, event_id) DO UPDATE SET expires_ms = excluded.expires_ms, doomed = excluded.doomed
                 WHERE m.expires_ms <= v_now;
+            v_space.next_doomed := least(v_space.next_doomed, v_doomed);
             IF NOT FOUND THEN
                 refusal := 8;
                 EXIT;
@@ -307,18 +322,16 @@ BEGIN
         PERFORM set_config('synchronous_commit', 'off', true);
         RETURN;
     END IF;
-    v_space := state_trim(v_space);
+    IF v_space.changes_kept > v_space.changes_max THEN
+        v_space := state_trim(v_space);
+    END IF;
+    IF v_space.next_doomed <= v_now >> 13 THEN
+        v_space.next_doomed := state_sweep(v_space.id, v_now);
+    END IF;
     IF v_space IS DISTINCT FROM v_before THEN
         UPDATE state_namespace SET last_number = v_space.last_number, changes_max = v_space.changes_max,
-            changes_floor = v_space.changes_floor, changes_kept = v_space.changes_kept
+            changes_floor = v_space.changes_floor, changes_kept = v_space.changes_kept, next_doomed = v_space.next_doomed
         WHERE id = v_space.id;
-    END IF;
-    -- The sweep is worth a call only if there is something to sweep.
-    IF (v_now >> 13)::int >= least(
-        (SELECT doomed FROM state_entry WHERE ns = v_space.id AND doomed IS NOT NULL ORDER BY doomed LIMIT 1),
-        (SELECT doomed FROM state_inbox WHERE ns = v_space.id AND doomed IS NOT NULL ORDER BY doomed LIMIT 1),
-        (SELECT doomed FROM state_list WHERE ns = v_space.id AND doomed IS NOT NULL ORDER BY doomed LIMIT 1)) THEN
-        PERFORM state_sweep(v_space.id, v_now);
     END IF;
 END $$;
 
@@ -360,13 +373,16 @@ BEGIN
 END $$;
 
 -- A batch of nothing but unconditional sets of one kind and of different keys, as one statement: versions count in the order of the
--- arrays. Answers the last number before.
+-- arrays. Answers the first; null for cache keys.
 CREATE FUNCTION state_set(p_ns text, p_kind smallint, p_names text[], p_loads bytea[], p_nums bigint[], p_ttls bigint[])
 RETURNS bigint LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
+    c_time_max CONSTANT bigint := 9223372036854;
     v_space state_namespace;
+    v_before state_namespace;
     v_now bigint;
     v_count int := cardinality(p_names);
+    v_first bigint;
 BEGIN
     -- As in state_apply.
     IF current_setting('transaction_isolation') <> 'read committed' THEN
@@ -377,32 +393,39 @@ BEGIN
         INSERT INTO state_namespace (name) VALUES (p_ns) ON CONFLICT (name) DO NOTHING;
         SELECT * INTO v_space FROM state_namespace WHERE name = p_ns FOR NO KEY UPDATE;
     END IF;
+    v_before := v_space;
     v_now := state_now();
-    INSERT INTO state_entry AS e (ns, kind, name, version, counter, expires_ms, bytes)
-    SELECT v_space.id, p_kind, a.name, CASE WHEN p_kind = 1 THEN v_space.last_number + a.at ELSE 0 END, a.num,
-        least(v_now + a.ttl, 9223372036854), CASE WHEN a.num IS NULL THEN a.load END
+    IF p_kind = 1 THEN
+        v_first := v_space.last_number + 1;
+        v_space.last_number := v_space.last_number + v_count;
+    END IF;
+    INSERT INTO state_entry AS e (ns, kind, name, version, counter, expires_ms, doomed, bytes)
+    SELECT v_space.id, p_kind, a.name, CASE WHEN p_kind = 1 THEN v_first - 1 + a.at ELSE 0 END, a.num,
+        -- Not least() alone: it passes over a null.
+        CASE WHEN a.ttl IS NOT NULL THEN least(v_now + a.ttl, c_time_max) END,
+        CASE WHEN a.ttl IS NOT NULL THEN state_doom(least(v_now + a.ttl, c_time_max)) END,
+        CASE WHEN a.num IS NULL THEN a.load END
     FROM unnest(p_names, p_loads, p_nums, p_ttls) WITH ORDINALITY AS a (name, load, num, ttl, at)
     ON CONFLICT (ns, kind, name) DO UPDATE SET version = excluded.version, counter = excluded.counter,
-        expires_ms = excluded.expires_ms, bytes = excluded.bytes;
-    IF p_kind = 1 THEN
-        IF v_space.changes_max > 0 THEN
-            INSERT INTO state_change (ns, number, name, version, expires_ms)
-            SELECT v_space.id, v_space.last_number + a.at, a.name, v_space.last_number + a.at,
-                least(v_now + a.ttl, 9223372036854)
-            FROM unnest(p_names, p_ttls) WITH ORDINALITY AS a (name, ttl, at);
-            v_space.changes_kept := v_space.changes_kept + v_count;
-            v_space := state_trim(v_space);
-        END IF;
-        UPDATE state_namespace SET last_number = v_space.last_number + v_count,
-            changes_floor = v_space.changes_floor, changes_kept = v_space.changes_kept
+        expires_ms = excluded.expires_ms, doomed = excluded.doomed, bytes = excluded.bytes;
+    IF cardinality(p_ttls) > 0 THEN
+        SELECT least(v_space.next_doomed, state_doom(v_now + min(ttl))) INTO v_space.next_doomed FROM unnest(p_ttls) AS ttl;
+    END IF;
+    IF p_kind = 1 AND v_space.changes_max > 0 THEN
+        INSERT INTO state_change (ns, number, name, version, expires_ms)
+        SELECT v_space.id, v_first - 1 + a.at, a.name, v_first - 1 + a.at,
+            CASE WHEN a.ttl IS NOT NULL THEN least(v_now + a.ttl, c_time_max) END
+        FROM unnest(p_names, p_ttls) WITH ORDINALITY AS a (name, ttl, at);
+        v_space.changes_kept := v_space.changes_kept + v_count;
+        v_space := state_trim(v_space);
+    END IF;
+    IF v_space.next_doomed <= v_now >> 13 THEN
+        v_space.next_doomed := state_sweep(v_space.id, v_now);
+    END IF;
+    IF v_space IS DISTINCT FROM v_before THEN
+        UPDATE state_namespace SET last_number = v_space.last_number, changes_floor = v_space.changes_floor,
+            changes_kept = v_space.changes_kept, next_doomed = v_space.next_doomed
         WHERE id = v_space.id;
     END IF;
-    -- The sweep is worth a call only if there is something to sweep.
-    IF (v_now >> 13)::int >= least(
-        (SELECT doomed FROM state_entry WHERE ns = v_space.id AND doomed IS NOT NULL ORDER BY doomed LIMIT 1),
-        (SELECT doomed FROM state_inbox WHERE ns = v_space.id AND doomed IS NOT NULL ORDER BY doomed LIMIT 1),
-        (SELECT doomed FROM state_list WHERE ns = v_space.id AND doomed IS NOT NULL ORDER BY doomed LIMIT 1)) THEN
-        PERFORM state_sweep(v_space.id, v_now);
-    END IF;
-    RETURN v_space.last_number;
+    RETURN v_first;
 END $$;

@@ -49,13 +49,10 @@ pub(super) async fn entries(
                 }
             }
             let query = || {
-                sqlx::query(include_str!("get.sql"))
-                    .bind(namespace.as_str())
-                    .bind(&kinds)
-                    .bind(&names)
-                    .bind(&places)
-                    .bind(&leases)
-                    .bind(&lease_places)
+                let has_leases = !leases.is_empty();
+                let sql = if has_leases { include_str!("get_mixed.sql") } else { include_str!("get.sql") };
+                let query = sqlx::query(sql).bind(namespace.as_str()).bind(&kinds).bind(&names).bind(&places);
+                if has_leases { query.bind(&leases).bind(&lease_places) } else { query }
             };
             for row in postgres.read(query).await? {
                 let place: i64 = row.try_get("at").map_err(damaged)?;

@@ -2,6 +2,10 @@
 CREATE FUNCTION state_now() RETURNS bigint LANGUAGE sql VOLATILE
     RETURN floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint;
 
+-- The 8-second stretch of time after which nothing that ends at this millisecond is alive.
+CREATE FUNCTION state_doom(p_expires bigint) RETURNS int LANGUAGE sql IMMUTABLE
+    RETURN (p_expires >> 13)::int + 1;
+
 -- Forgets the oldest changes beyond the newest that are kept.
 CREATE FUNCTION state_trim(p_space state_namespace) RETURNS state_namespace
 LANGUAGE plpgsql VOLATILE AS $$
@@ -54,17 +58,21 @@ BEGIN
 END $$;
 
 -- Removes at most 100 rows of each table that have expired, so that no batch pays for a whole backlog. Expired rows are absent for
--- everybody anyway; this gives their room back.
-CREATE FUNCTION state_sweep(p_ns int, p_now bigint) RETURNS void
+-- everybody anyway; this gives their room back. Answers when there is more to do.
+CREATE FUNCTION state_sweep(p_ns int, p_now bigint) RETURNS int
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     v_doomed int := (p_now >> 13)::int;
 BEGIN
     DELETE FROM state_entry WHERE ctid = ANY (ARRAY(
-            SELECT ctid FROM state_entry WHERE ns = p_ns AND doomed <= v_doomed
-            ORDER BY doomed LIMIT 100 FOR UPDATE SKIP LOCKED));
-        DELETE FROM state_inbox WHERE ctid = ANY (ARRAY(
-            SELECT ctid FROM state_inbox WHERE ns = p_ns AND doomed <= v_doomed
-            ORDER BY doomed LIMIT 100 FOR UPDATE SKIP LOCKED));
+        SELECT ctid FROM state_entry WHERE ns = p_ns AND doomed <= v_doomed
+        ORDER BY doomed LIMIT 100 FOR UPDATE SKIP LOCKED));
+    DELETE FROM state_inbox WHERE ctid = ANY (ARRAY(
+        SELECT ctid FROM state_inbox WHERE ns = p_ns AND doomed <= v_doomed
+        ORDER BY doomed LIMIT 100 FOR UPDATE SKIP LOCKED));
     PERFORM state_shrink(p_ns, v_doomed, p_now, 100);
+    RETURN least(
+        (SELECT doomed FROM state_entry WHERE ns = p_ns AND doomed IS NOT NULL ORDER BY doomed LIMIT 1),
+        (SELECT doomed FROM state_inbox WHERE ns = p_ns AND doomed IS NOT NULL ORDER BY doomed LIMIT 1),
+        (SELECT doomed FROM state_list WHERE ns = p_ns AND doomed IS NOT NULL ORDER BY doomed LIMIT 1));
 END $$;
