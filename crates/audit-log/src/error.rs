@@ -5,7 +5,7 @@ use infra_types::{ErrorKind, EventId};
 use crate::verify::Tampering;
 
 /// A refusal. Unless it is `Ambiguous`, nothing was appended.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum AuditError {
     /// A request makes no sense.
@@ -141,7 +141,7 @@ impl AuditError {
     }
 }
 
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 impl From<infra_backends::BackendError> for AuditError {
     fn from(e: infra_backends::BackendError) -> Self {
         use infra_backends::BackendError;

@@ -12,6 +12,8 @@ mod kind;
 mod log;
 mod memory;
 mod note;
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod tree;
@@ -27,6 +29,8 @@ pub use kind::{AuditKind, CustomKind};
 pub use log::{AuditInfo, AuditLog, AuditPage, AuditQuery, BATCH_EVENTS_MAX, Receipt, Statistics, StoredEvent};
 pub use memory::{MemoryAuditLog, MemoryConfig, WhenFull};
 pub use note::{Checkpoint, NoteSigner, NoteVerifier};
+#[cfg(feature = "postgres")]
+pub use postgres::PostgresAuditLog;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteAuditLog;
 pub use tree::{Frontier, Hash32, TreeHead, leaf_hash, node_hash};

@@ -107,12 +107,16 @@ pub struct Statistics {
 /// What a log is and may be relied on for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditInfo {
-    /// `memory`, `sqlite`, …
+    /// `memory`, `sqlite`, `postgres`, …
     pub backend: &'static str,
     /// Whether an acknowledged event survives the death of this process.
     pub survives_process: bool,
+    /// Whether it survives a power cut as well; where only the database can tell, false until the log was used.
+    pub survives_power_cut: bool,
     /// Whether several processes may append to the same log.
     pub shared_between_processes: bool,
+    /// Whether processes on several hosts may.
+    pub shared_between_hosts: bool,
     /// How many events it holds at most, if it is bounded.
     pub capacity: Option<u64>,
 }

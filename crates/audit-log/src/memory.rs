@@ -231,7 +231,9 @@ impl AuditLog for MemoryAuditLog {
         AuditInfo {
             backend: "memory",
             survives_process: false,
+            survives_power_cut: false,
             shared_between_processes: false,
+            shared_between_hosts: false,
             capacity: Some(self.config.capacity as u64),
         }
     }

@@ -7,7 +7,7 @@
 mod read;
 
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicU64, Ordering},
 };
 
@@ -76,13 +76,22 @@ pub struct SqliteAuditLog {
     settled: AtomicU64,
     /// Whether it is closed; appends hold it for reading, so that closing waits for them.
     closed: RwLock<bool>,
+    /// Whether commits wait for the disk; the first use tells.
+    syncs_fully: OnceLock<bool>,
 }
 
 impl SqliteAuditLog {
     /// A log in the file of `db`; no I/O happens yet. `clock` times the health probe.
     #[must_use]
     pub fn new(db: Sqlite, clock: Arc<dyn Clock>) -> Self {
-        Self { db, clock, lost: AtomicU64::new(0), settled: AtomicU64::new(0), closed: RwLock::new(false) }
+        Self {
+            db,
+            clock,
+            lost: AtomicU64::new(0),
+            settled: AtomicU64::new(0),
+            closed: RwLock::new(false),
+            syncs_fully: OnceLock::new(),
+        }
     }
 
     fn is_unsettled(&self) -> bool {
@@ -95,6 +104,13 @@ impl SqliteAuditLog {
             return Err(AuditError::Closed);
         }
         self.db.ready(&SCHEMA).await?;
+        if self.syncs_fully.get().is_none() {
+            let level: Result<i64, AuditError> =
+                self.db.read(|conn| conn.query_row("PRAGMA synchronous", [], |row| row.get(0)).sql()).await;
+            // 2 is FULL, 3 is EXTRA.
+            let syncs_fully = level? >= 2;
+            self.syncs_fully.get_or_init(|| syncs_fully);
+        }
         Ok(closed)
     }
 
@@ -247,7 +263,14 @@ impl AuditLog for SqliteAuditLog {
     }
 
     fn info(&self) -> AuditInfo {
-        AuditInfo { backend: "sqlite", survives_process: true, shared_between_processes: true, capacity: None }
+        AuditInfo {
+            backend: "sqlite",
+            survives_process: true,
+            survives_power_cut: self.syncs_fully.get().copied().unwrap_or(false),
+            shared_between_processes: true,
+            shared_between_hosts: false,
+            capacity: None,
+        }
     }
 
     async fn close(&self) -> Result<(), AuditError> {
