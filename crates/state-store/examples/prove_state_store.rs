@@ -103,6 +103,7 @@ fn main() -> ExitCode {
             client_kills: arguments.client_kills,
             cuts: arguments.cuts,
             seed: arguments.seed,
+            forgets: false,
             tells_progress: true,
             stop: stop.clone(),
             spawn: Arc::new(|job| {

@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use infra_testkit::{KillableChild, child_argument};
 
-use self::proof::{Backend, Settings, client, prove, table};
+use self::proof::{Backend, Report, Settings, client, prove, table};
 
-/// Plays the client's part, or does it all and asserts that every promise held.
-fn held(backend: Backend, test: &'static str) {
+/// Plays the client's part (none), or does it all.
+fn run(backend: Backend, test: &'static str, forgets: bool) -> Option<Report> {
     if let Some(job) = child_argument() {
-        return client(job.to_str().expect("the job is text"));
+        client(job.to_str().expect("the job is text"));
+        return None;
     }
     let report = prove(Settings {
         backend,
@@ -21,13 +22,19 @@ fn held(backend: Backend, test: &'static str) {
         batches: if backend == Backend::Sqlite { 6_000 } else { 2_000 },
         server_kills: 3,
         client_kills: 3,
-        cuts: 14,
+        cuts: if forgets { 0 } else { 14 },
         seed: 7,
+        forgets,
         tells_progress: false,
         stop: Arc::default(),
         spawn: Arc::new(move |job| KillableChild::this_test(test, job)),
     });
-    let report = report.expect("nobody stops it");
+    Some(report.expect("nobody stops it"))
+}
+
+/// Asserts that every promise held.
+fn held(backend: Backend, test: &'static str) {
+    let Some(report) = run(backend, test, false) else { return };
     let holds = report.holds();
     let table = table(&[report]);
     println!("{table}");
@@ -44,6 +51,14 @@ fn sqlite_keeps_every_batch_whole() {
 #[test]
 fn redis_keeps_every_batch_whole() {
     held(Backend::Redis, "redis_keeps_every_batch_whole");
+}
+
+#[cfg(feature = "redis")]
+#[test]
+fn a_redis_that_keeps_nothing_is_found_out() {
+    if let Some(report) = run(Backend::Redis, "a_redis_that_keeps_nothing_is_found_out", true) {
+        assert!(report.verdict.lost > 0 && !report.holds(), "{}", table(&[report]));
+    }
 }
 
 #[cfg(feature = "postgres")]

@@ -61,6 +61,8 @@ pub(crate) struct Settings {
     pub(crate) cuts: u32,
     /// Decides about all that is random here.
     pub(crate) seed: u64,
+    /// A Redis that keeps nothing on its disk, to see that this is found out.
+    pub(crate) forgets: bool,
     /// Tells on stderr how far it is.
     pub(crate) tells_progress: bool,
     /// Set by who wants it to end early.
@@ -75,7 +77,7 @@ pub(crate) fn prove(settings: Settings) -> Option<Report> {
     let start = clock.now();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.expect("a small runtime");
-    let mut server = Server::start(settings.backend);
+    let mut server = Server::start(settings.backend, settings.forgets);
     let wire = server.addr().map(|addr| runtime.block_on(Wire::start(addr, settings.seed)));
     let target = server.target(wire.as_ref().map(Wire::port));
     let direct = server.target(None);

@@ -47,9 +47,11 @@ pub(crate) enum Server {
 }
 
 impl Server {
-    pub(crate) fn start(backend: Backend) -> Self {
+    /// One that `forgets` acknowledges what its death takes away; only Redis can be told to.
+    pub(crate) fn start(backend: Backend, forgets: bool) -> Self {
         match backend {
             Backend::Sqlite => Self::File(TestDir::new()),
+            Backend::Redis if forgets => Self::Redis(RedisServer::builder().config("appendonly", "no").start()),
             Backend::Redis => Self::Redis(RedisServer::start()),
             Backend::Postgres => Self::Postgres(PostgresServer::builder().durable().start()),
         }
