@@ -1,4 +1,4 @@
-//! Kills server and clients with `kill -9` at random moments while they write: every batch is whole or absent, and `Ambiguous` is exact.
+//! Kills server and clients with `kill -9` while they write: each batch is whole or absent, and `Ambiguous` is exact.
 //!
 //! Takes about 10 minutes.
 //!

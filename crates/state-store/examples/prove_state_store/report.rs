@@ -32,6 +32,7 @@ impl Report {
             ("acknowledged", acknowledged.to_string()),
             ("ambiguous", ambiguous.to_string()),
             ("  of these whole / absent", format!("{ambiguous_whole} / {ambiguous_absent}")),
+            ("  of these heard on the wire", v.ambiguous_heard.to_string()),
             ("client killed before the answer", unheard.to_string()),
             ("  of these whole / absent", format!("{unheard_whole} / {unheard_absent}")),
             ("came after a look-up in vain", v.late.to_string()),

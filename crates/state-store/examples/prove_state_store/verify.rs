@@ -29,11 +29,13 @@ pub(crate) struct Verdict {
     pub(crate) ambiguous_whole: u32,
     /// `Ambiguous`, and not there.
     pub(crate) ambiguous_absent: u32,
+    /// Of those two: the tap heard the request leave its client.
+    pub(crate) ambiguous_heard: u32,
     /// Begun by a client that was killed, and there.
     pub(crate) unheard_whole: u32,
     /// The same, and not there.
     pub(crate) unheard_absent: u32,
-    /// Of those two kinds: came after somebody had looked for it in vain.
+    /// Of those four: came after somebody had looked for it in vain.
     pub(crate) late: u32,
     /// Answered as not written.
     pub(crate) refused: u32,
@@ -95,6 +97,9 @@ pub(crate) fn verify(journal: &Journal, wire: Option<&Sightings>, found: &Found)
             (Fate::Unheard | Fate::Begun, true) => verdict.unheard_whole += 1,
             (Fate::Unheard | Fate::Begun, false) => verdict.unheard_absent += 1,
             (Fate::Refused { .. }, _) => verdict.refused += 1,
+        }
+        if attempt.fate == Fate::Ambiguous && wire.is_some_and(|wire| wire.sent.contains(&name)) {
+            verdict.ambiguous_heard += 1;
         }
         if !is_there && (attempt.fate == Fate::Acknowledged || attempt.looked == Some(true)) {
             verdict.blame(|v| &mut v.lost, format_args!("{name} is not there ({:?})", attempt.fate));

@@ -62,7 +62,8 @@ fn what_is_as_it_should_be_holds() {
     let (journal, wire, found) = honest();
     let verdict = verify(&journal, Some(&wire), &found);
     assert!(verdict.holds(), "{verdict:?}");
-    let expected = Verdict { acknowledged: 1, ambiguous_whole: 1, refused: 1, ..Verdict::default() };
+    let expected =
+        Verdict { acknowledged: 1, ambiguous_whole: 1, ambiguous_heard: 1, refused: 1, ..Verdict::default() };
     assert_eq!(verdict, expected);
     assert_eq!(journal.settled(), 2);
     assert_eq!(journal.last_acknowledged()[0], 1);
