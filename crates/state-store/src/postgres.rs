@@ -54,7 +54,13 @@ static SCHEMA: PgSchema = PgSchema {
 /// Rows of one write of `clear`.
 const CHUNK: i64 = 500;
 
-/// A store in a PostgreSQL schema. The first use connects and brings the schema to its newest version.
+/// A store in a PostgreSQL schema, on any number of hosts. The first use connects and brings the schema to its newest version.
+///
+/// It promises what [`StateStore`] does. Expiry is judged by the server's clock. An answered write survives a power cut if the server
+/// has `fsync` on and the session does not have `synchronous_commit` off; [`info`](StateStore::info) tells. Batches of one namespace
+/// happen one by one, each as long as its commit: what is independent and busy belongs in namespaces of its own. Cache keys are not
+/// bounded but by their time to live. A namespace that stays locked for longer than the operation timeout refuses with kind
+/// `Transient`, and nothing was written.
 pub struct PostgresStateStore {
     postgres: Postgres,
     /// Measures the probe; expiry is the server's.

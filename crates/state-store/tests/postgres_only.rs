@@ -10,7 +10,12 @@ use infra_state_store::{Batch, Delta, Key, Op, StateStore, StateStoreExt, StoreE
 use infra_testkit::{PostgresServer, unique_name};
 use infra_types::{ErrorKind, HealthStatus, Namespace, SystemClock};
 
-use self::postgres_tools::{apart, config, open};
+use self::postgres_tools::{config, open};
+
+/// A schema of the shared server that no other test has.
+fn apart() -> PostgresConfig {
+    postgres_tools::apart(&PostgresServer::shared().url())
+}
 
 fn home() -> Namespace {
     Namespace::new("home").expect("a valid namespace")

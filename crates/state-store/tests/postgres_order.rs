@@ -14,7 +14,12 @@ use infra_testkit::PostgresServer;
 use infra_types::{ErrorKind, EventId, Namespace};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
-use self::postgres_tools::{apart, open};
+use self::postgres_tools::open;
+
+/// A schema of the shared server that no other test has.
+fn apart() -> PostgresConfig {
+    postgres_tools::apart(&PostgresServer::shared().url())
+}
 
 fn home() -> Namespace {
     Namespace::new("home").expect("a valid namespace")

@@ -4,6 +4,7 @@
 mod agreement;
 mod postgres_tools;
 
+use infra_testkit::PostgresServer;
 use proptest::prelude::*;
 
 use self::{
@@ -17,6 +18,6 @@ proptest! {
     #[test]
     fn memory_and_postgres_agree(steps in steps()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async { agree(&*open(&apart()), steps).await })?;
+        runtime.block_on(async { agree(&*open(&apart(&PostgresServer::shared().url())), steps).await })?;
     }
 }

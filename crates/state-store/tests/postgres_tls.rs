@@ -1,24 +1,22 @@
 //! The suite on a PostgreSQL server that speaks TLS only.
 #![cfg(feature = "postgres")]
 
+mod postgres_fixture;
 mod postgres_tools;
 
-use infra_backends::PostgresConfig;
 use infra_state_store::state_store_conformance;
-use infra_testkit::{PostgresServer, unique_name};
+use infra_testkit::PostgresServer;
 
-use self::postgres_tools::{Schema, config};
+use self::postgres_fixture::Schema;
 
-fn secured(server: &PostgresServer, port: u16) -> PostgresConfig {
-    let url =
-        format!("{}?sslmode=verify-full&sslrootcert={}", server.bare_url(), server.certificates().ca_file().display());
-    config(&url).with_port(port)
+fn url(server: &PostgresServer, port: u16) -> String {
+    let (user, password, ca) = (server.user(), server.password(), server.certificates().ca_file());
+    let ca = ca.display();
+    format!("postgres://{user}:{password}@127.0.0.1:{port}/{user}?sslmode=verify-full&sslrootcert={ca}")
 }
 
 async fn fixture() -> Schema {
-    let server = PostgresServer::shared_tls();
-    let config = secured(server, server.port()).with_schema(unique_name());
-    Schema::new(config, || (PostgresServer::builder().tls().start(), Box::new(secured)))
+    Schema::new(PostgresServer::shared_tls(), (|| PostgresServer::builder().tls().start(), url))
 }
 
 state_store_conformance!(fixture());

@@ -12,9 +12,6 @@ use crate::{
     store::Value,
 };
 
-/// As few sets as are worth a statement of their own.
-const SETS_MIN: usize = 4;
-
 /// One operation's place in the arrays; what it does not need is none.
 #[derive(Debug, Default)]
 struct Call<'a> {
@@ -182,7 +179,7 @@ pub(super) fn query(batch: &Batch) -> PgQuery<'_> {
 
 /// The kind of the keys, if the batch is nothing but sets that cannot refuse, of different keys of one kind.
 pub(super) fn sets_of_one_kind(ops: &[Op]) -> Option<KeyKind> {
-    let Some(Op::Set { key: first, .. }) = ops.first().filter(|_| ops.len() >= SETS_MIN) else { return None };
+    let Some(Op::Set { key: first, .. }) = ops.first() else { return None };
     let kind = first.kind();
     let mut names = HashSet::with_capacity_and_hasher(ops.len(), foldhash::fast::RandomState::default());
     let is_plain = |op: &Op| match op {

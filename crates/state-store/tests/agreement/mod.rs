@@ -221,7 +221,7 @@ pub(crate) async fn agree(store: &dyn StateStore, steps: Vec<Step>) -> TestCaseR
         match step {
             Step::Clear => {
                 let ns = ns("b");
-                prop_assert_eq!(memory.clear(&ns).await.unwrap(), store.clear(&ns).await.unwrap());
+                prop_assert_eq!(memory.clear(&ns).await.ok(), store.clear(&ns).await.ok());
             }
             Step::Apply(name, ops) => {
                 let batch = Batch { namespace: ns(name), ops };
