@@ -12,6 +12,7 @@
 mod proof;
 
 use std::{
+    os::unix::process::CommandExt,
     process::{Command, ExitCode},
     sync::{
         Arc,
@@ -108,7 +109,8 @@ fn main() -> ExitCode {
             stop: stop.clone(),
             spawn: Arc::new(|job| {
                 let mut command = Command::new(std::env::current_exe().expect("a program knows its own file"));
-                command.args([CLIENT, job]);
+                // Not in the group that Ctrl-C reaches: this process ends them, in order.
+                command.args([CLIENT, job]).process_group(0);
                 KillableChild::spawn(command)
             }),
         });

@@ -108,10 +108,7 @@ impl Keeper {
                     Ok(line) => locked(&self.journal).hear(&line),
                     Err(ChildGone::TimedOut) => {}
                     Err(ChildGone::Ended) => {
-                        // Ctrl-C reaches the clients first.
-                        if !self.stop.load(Ordering::SeqCst) {
-                            locked(&self.journal).complain(format!("client {} ended by itself", self.index));
-                        }
+                        locked(&self.journal).complain(format!("client {} ended by itself", self.index));
                         break true;
                     }
                 }
