@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use infra_factory::{
     FactoryError, Infrastructure, Preset,
+    audit_log::Verdict,
     config::{Config, ConfigBuilder},
     gate::Placed,
     risk_engine::Quote,
@@ -28,7 +29,6 @@ fn staging(dir: &TestDir, name: &str) -> ConfigBuilder {
         .set("redis.key_prefix", format!("{name}:"))
         .set("events.backend", "memory")
         .set("events.market_data_backend", "memory")
-        .set("audit.backend", "memory")
 }
 
 async fn start(config: Config, clock: &ManualClock) -> Infrastructure {
@@ -85,6 +85,8 @@ async fn orders_state_and_halts_are_there_after_a_restart() {
     let e = infra.gate().approve(order("o-1")).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Conflict, "the order is known: {e}");
     assert!(infra.state().exists(&ns, &key).await.unwrap());
+    assert_eq!(infra.audit().statistics().await.unwrap().total, 2, "approved and placed, before the restart");
+    assert!(matches!(infra.verify_audit().await.unwrap(), Verdict::Ok { .. }));
     assert!(infra.close().await.unfinished.is_empty());
 }
 

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use infra_audit_log::AuditError;
 use infra_config::Config;
 use infra_emergency::{EmergencyController, EmergencyError};
 use infra_latency_monitor::{LatencyConfig, LatencyMonitor, MemoryLatencyMonitor};
@@ -98,6 +99,7 @@ impl InfrastructureBuilder {
         // What is wrong with a store is said to be that, not to be a matter of the kill switch.
         reach(&places.ledger, &ledger).await?;
         reach(&places.state, &namespace(Infrastructure::STATE)).await?;
+        until_confirmed(|| places.audit.head(), AuditError::kind).await?;
         confirm(&emergency).await?;
 
         let firm_currency = firm_currency.map_or_else(|| Currency::new("USDT"), Ok);

@@ -145,6 +145,11 @@ impl<'a> Opener<'a> {
             Backend::Sqlite => {
                 Ok(Arc::new(infra_audit_log::SqliteAuditLog::new(self.sqlite().0, Arc::clone(&self.clock))))
             }
+            #[cfg(feature = "postgres")]
+            Backend::Postgres => {
+                let pool = self.postgres()?.with_operation_timeout(self.config.ledger.operation_timeout);
+                Ok(Arc::new(infra_audit_log::PostgresAuditLog::new(pool, Arc::clone(&self.clock))))
+            }
             other => Err(missing("audit", other)),
         }
     }
