@@ -46,8 +46,13 @@ impl Shards {
     /// The shard of a key (FNV-1a: stable, and the keys are our own).
     #[must_use]
     pub fn of(&self, key: &str) -> usize {
+        (Self::hash(key) % self.count.max(1)) as usize
+    }
+
+    /// What shards are dealt by: the upper half of the hash.
+    pub(crate) fn hash(key: &str) -> u32 {
         let hash = key.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
-        ((hash >> 32) % u64::from(self.count.max(1))) as usize
+        (hash >> 32) as u32
     }
 
     /// Whether the key's shard has room.

@@ -113,7 +113,7 @@ impl From<InvalidValue> for BusError {
     }
 }
 
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "sqlite", feature = "redis"))]
 impl From<infra_backends::BackendError> for BusError {
     fn from(e: infra_backends::BackendError) -> Self {
         match (e.kind(), e) {

@@ -11,6 +11,8 @@ mod memory;
 mod metrics;
 mod options;
 mod pattern;
+#[cfg(feature = "redis")]
+mod redis;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod subscription;
@@ -23,6 +25,8 @@ pub use memory::{MemoryBroker, MemoryEventBus};
 pub use metrics::Metrics;
 pub use options::{GroupOptions, Mode, Overflow, StartFrom, SubscribeOptions};
 pub use pattern::Pattern;
+#[cfg(feature = "redis")]
+pub use redis::{RedisBroker, RedisEventBus, TimeSource};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteBroker, SqliteEventBus};
 pub use subscription::Subscription;

@@ -1,0 +1,347 @@
+//! Events in Redis: one server, a primary behind sentinels, or a cluster.
+//!
+//! Each step of a broker is one script and so one round trip. How keys are laid out: `redis/keys.rs`.
+
+mod append;
+mod keys;
+mod lend;
+mod scripts;
+mod wire;
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use infra_backends::{Access, BackendError, Fsync, Redis, RedisScript};
+use infra_types::{Clock, Envelope, Health, HealthStatus, Timestamp};
+use parking_lot::RwLock;
+use redis::{Cmd, Value as Reply};
+
+use self::{append::Groups, lend::Numbers};
+use crate::{
+    Bus, BusConfig, BusError, BusInfo, DeadLetter, Limits, StartFrom,
+    broker::{Appended, Broker, Claim, Claims, GroupSpec, Progress, Seq, Settle, Settled},
+};
+
+/// The name of a bus that nobody named.
+const NAME: &str = "events";
+/// Dead letters in one answer: each may hold a payload.
+const DEAD_PAGE: usize = 32;
+
+/// A bus whose stored events are in Redis. Closing the bus leaves the handle open: others may share it.
+pub type RedisEventBus = Bus<RedisBroker>;
+
+impl RedisEventBus {
+    /// A bus with the default [`BusConfig`] and name. No I/O happens here.
+    ///
+    /// # Errors
+    /// `Invalid` for a key prefix that holds `{` or `}`.
+    pub fn new(redis: Redis, clock: Arc<dyn Clock>) -> Result<Self, BusError> {
+        Self::with_config(redis, clock, BusConfig::default())
+    }
+
+    /// A bus with the default name. For another, or for a durable one, give [`Bus::with_broker`] a [`RedisBroker`]. No I/O happens here.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_config(redis: Redis, clock: Arc<dyn Clock>, config: BusConfig) -> Result<Self, BusError> {
+        Ok(Self::with_broker(RedisBroker::new(redis, config.limits)?, clock, config))
+    }
+}
+
+/// Whose clock says when a lease ends and a retry begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum TimeSource {
+    /// The server's, which is one for all: hosts whose clocks differ do not take each other's claims. Of the times that the bus
+    /// passes in, only the distance from its own now counts.
+    #[default]
+    Server,
+    /// The bus's, as with the other backends: for clocks that are moved by hand. Hosts that share the bus must agree about the time.
+    Bus,
+}
+
+/// Keeps events in Redis, in a stream and what belongs to it. Each method is one script; reading dead letters takes one a page.
+///
+/// An appended event is as safe as the server keeps its writes: see [`BusInfo`] and [`durable`](Self::durable).
+pub struct RedisBroker {
+    redis: Redis,
+    /// What all keys begin with.
+    base: String,
+    limits: Limits,
+    time: TimeSource,
+    is_durable: bool,
+    groups: Latest,
+    numbers: Numbers,
+    was_used: AtomicBool,
+    /// Whether the server was asked what this user may do.
+    is_checked: AtomicBool,
+}
+
+/// The groups as they were last seen.
+#[derive(Debug, Default)]
+struct Latest(RwLock<Arc<Groups>>);
+
+impl Latest {
+    fn load(&self) -> Arc<Groups> {
+        self.0.read().clone()
+    }
+
+    fn store(&self, groups: Arc<Groups>) {
+        *self.0.write() = groups;
+    }
+}
+
+impl fmt::Debug for RedisBroker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut s = f.debug_struct("RedisBroker");
+        s.field("redis", &self.redis).field("base", &self.base).field("time", &self.time).finish_non_exhaustive()
+    }
+}
+
+impl RedisBroker {
+    /// A store on a handle that others may use as well. No I/O happens here.
+    ///
+    /// # Errors
+    /// `Invalid` for a key prefix that holds `{` or `}`.
+    pub fn new(redis: Redis, limits: Limits) -> Result<Self, BusError> {
+        Ok(Self {
+            base: keys::base(redis.key_prefix(), NAME)?,
+            redis,
+            limits,
+            time: TimeSource::default(),
+            is_durable: false,
+            groups: Latest::default(),
+            numbers: Numbers::default(),
+            was_used: AtomicBool::new(false),
+            is_checked: AtomicBool::new(false),
+        })
+    }
+
+    /// Names the bus: those of one name share their events, and each name is one slot of a Cluster.
+    ///
+    /// # Errors
+    /// `Invalid` unless it is 1 to 64 printable characters without `{` and `}`.
+    pub fn with_name(mut self, name: &str) -> Result<Self, BusError> {
+        self.base = keys::base(self.redis.key_prefix(), name)?;
+        Ok(self)
+    }
+
+    /// Sets whose clock counts.
+    #[must_use]
+    pub fn with_time_source(mut self, time: TimeSource) -> Self {
+        self.time = time;
+        self
+    }
+
+    /// Refuses to lose an answered publish: a server without `appendonly yes` and `appendfsync always` is refused, and so is everything
+    /// after another server (or the same after a restart) took over, until [`acknowledge_failover`](Self::acknowledge_failover).
+    #[must_use]
+    pub fn durable(self) -> Self {
+        Self { redis: self.redis.guarded(), is_durable: true, ..self }
+    }
+
+    /// Lets a [durable](Self::durable) store go on after a failover: call it when it was compared with the truth elsewhere.
+    pub fn acknowledge_failover(&self) {
+        self.redis.accept_failover();
+    }
+
+    async fn ready(&self) -> Result<(), BusError> {
+        self.was_used.store(true, Ordering::Relaxed);
+        if !self.is_checked.load(Ordering::Acquire) {
+            let mut call = scripts::RIGHTS.call(1);
+            call.arg(&self.base);
+            let (word, mut rest) = wire::answer(self.script(&scripts::RIGHTS, &call, Access::Read).await?)?;
+            if word != "ok" {
+                let reason = format!("{} on keys {}*", wire::text(rest.next())?, self.base);
+                return Err(BackendError::Denied { reason }.into());
+            }
+            self.is_checked.store(true, Ordering::Release);
+        }
+        let fsync = self.fsync();
+        if self.is_durable && fsync != Some(Fsync::Always) {
+            let found = fsync.map_or_else(|| "an unknown setting".to_owned(), |fsync| fsync.to_string());
+            return Err(BackendError::NotDurable { found, needed: Fsync::Always.to_string() }.into());
+        }
+        Ok(())
+    }
+
+    fn fsync(&self) -> Option<Fsync> {
+        self.redis.server().and_then(|server| server.fsync)
+    }
+
+    async fn script(&self, script: &RedisScript, call: &Cmd, access: Access) -> Result<Reply, BusError> {
+        Ok(self.redis.script(self.base.as_bytes(), script, call, access).await?)
+    }
+
+    /// Runs a script on a group, with its name as the first argument.
+    async fn on_group(
+        &self,
+        script: &RedisScript,
+        access: Access,
+        group: &str,
+        args: impl FnOnce(&mut Cmd),
+    ) -> Result<(String, std::vec::IntoIter<Reply>), BusError> {
+        self.ready().await?;
+        let mut call = script.call(1);
+        call.arg(&self.base).arg(group);
+        args(&mut call);
+        wire::answer(self.script(script, &call, access).await?)
+    }
+
+    fn expect_ok(&self, word: &str, group: &str) -> Result<(), BusError> {
+        match word {
+            "ok" => Ok(()),
+            "nogroup" => Err(BusError::NoGroup { group: group.into() }),
+            _ => Err(wire::unreadable()),
+        }
+    }
+
+    /// (newest place, place of the oldest event that is not done with, how many there are).
+    async fn look(&self, group: &str) -> Result<(Seq, Seq, u64), BusError> {
+        let (word, mut rest) = self.on_group(&scripts::LOOK, Access::Read, group, |_| {}).await?;
+        self.expect_ok(&word, group)?;
+        Ok((wire::unsigned(rest.next())?, wire::unsigned(rest.next())?, wire::unsigned(rest.next())?))
+    }
+}
+
+#[async_trait]
+impl Broker for RedisBroker {
+    /// `survives_power_cut` is only claimed once the server was asked for its settings, and never where another server may take over:
+    /// that one may not have received what was answered.
+    fn info(&self) -> BusInfo {
+        BusInfo {
+            backend: "redis",
+            survives_process: true,
+            survives_power_cut: self.fsync() == Some(Fsync::Always) && !self.redis.may_fail_over(),
+            shared_between_processes: true,
+            limits: self.limits,
+        }
+    }
+
+    async fn append(&self, events: Vec<Arc<Envelope>>) -> Vec<Result<Appended, BusError>> {
+        self.append_all(&events).await
+    }
+
+    async fn open_group(&self, spec: GroupSpec) -> Result<(), BusError> {
+        let from = match spec.from {
+            StartFrom::New => "new",
+            StartFrom::Earliest => "earliest",
+        };
+        let args = |call: &mut Cmd| _ = call.arg(spec.pattern.as_str()).arg(from);
+        let (word, mut rest) = self.on_group(&scripts::OPEN, Access::Write, &spec.name, args).await?;
+        if word != "there" {
+            return self.expect_ok(&word, &spec.name);
+        }
+        let (stored, asked) = (wire::text(rest.next())?, spec.pattern.to_string());
+        if stored == asked {
+            return Ok(());
+        }
+        Err(BusError::GroupDiffers { group: spec.name.as_ref().into(), stored, asked })
+    }
+
+    async fn remove_group(&self, group: &str) -> Result<bool, BusError> {
+        let (word, _) = self.on_group(&scripts::REMOVE, Access::Write, group, |_| {}).await?;
+        match word.as_str() {
+            "nogroup" => Ok(false),
+            word => self.expect_ok(word, group).map(|()| true),
+        }
+    }
+
+    async fn take_over(&self, group: &str, consumer: &str, incarnation: &str) -> Result<u64, BusError> {
+        let args = |call: &mut Cmd| _ = call.arg(consumer).arg(incarnation);
+        let (word, mut rest) = self.on_group(&scripts::TAKE_OVER, Access::Write, group, args).await?;
+        self.expect_ok(&word, group)?;
+        wire::unsigned(rest.next())
+    }
+
+    async fn claim(&self, claim: Claim) -> Result<Claims, BusError> {
+        self.lend(&claim).await
+    }
+
+    async fn settle(
+        &self,
+        group: &str,
+        incarnation: &str,
+        now: Timestamp,
+        ends: Vec<Settle>,
+    ) -> Result<Settled, BusError> {
+        self.end(group, incarnation, now, &ends).await
+    }
+
+    async fn extend(
+        &self,
+        group: &str,
+        incarnation: &str,
+        until: Timestamp,
+        claims: Vec<(Seq, u32)>,
+    ) -> Result<(), BusError> {
+        let args = |call: &mut Cmd| {
+            call.arg(incarnation);
+            match self.time {
+                // The server prolongs by the lease that each claim was made with.
+                TimeSource::Server => call.arg(""),
+                TimeSource::Bus => call.arg(wire::ceil_us(until)),
+            };
+            for (seq, attempt) in claims {
+                call.arg(seq).arg(attempt);
+            }
+        };
+        let (word, _) = self.on_group(&scripts::EXTEND, Access::Write, group, args).await?;
+        self.expect_ok(&word, group)
+    }
+
+    async fn progress(&self, group: &str, through: Option<Seq>) -> Result<Progress, BusError> {
+        let (newest, oldest, _) = self.look(group).await?;
+        let through = through.unwrap_or(newest);
+        Ok(Progress { through, is_pending: oldest > 0 && oldest <= through })
+    }
+
+    async fn backlog(&self, group: &str) -> Result<u64, BusError> {
+        Ok(self.look(group).await?.2)
+    }
+
+    async fn dead_letters(&self, group: &str, limit: usize) -> Result<Vec<DeadLetter>, BusError> {
+        let (mut letters, mut behind) = (Vec::new(), String::new());
+        loop {
+            let count = DEAD_PAGE.min(limit - letters.len());
+            // Asked for none, it still says whether there is such a group.
+            let args = |call: &mut Cmd| _ = call.arg(&behind).arg(count);
+            let (word, mut rest) = self.on_group(&scripts::DEAD, Access::Read, group, args).await?;
+            self.expect_ok(&word, group)?;
+            let page = wire::array(rest.next())?;
+            let is_last = page.len() < DEAD_PAGE;
+            for entry in page {
+                let mut entry = wire::array(Some(entry))?.into_iter();
+                behind = wire::text(entry.next())?;
+                letters.extend(wire::Fields::new(entry.next().unwrap_or(Reply::Nil)).dead_letter(group));
+            }
+            if is_last || letters.len() >= limit {
+                return Ok(letters);
+            }
+        }
+    }
+
+    async fn health(&self) -> Health {
+        if !self.was_used.load(Ordering::Relaxed) {
+            let detail = "no connection to Redis was asked for yet".to_owned();
+            return Health { status: HealthStatus::NeverConnected, detail, probe: None };
+        }
+        // Only a write tells a full memory or a primary that lost its rank.
+        let key = format!("{}probe", self.base);
+        let mut cmd = redis::cmd("SET");
+        cmd.arg(&key).arg(1).arg("PX").arg(60_000);
+        let probe = async {
+            self.ready().await?;
+            Ok::<_, BusError>(self.redis.query(key.as_bytes(), &cmd, Access::Write).await?)
+        };
+        match probe.await {
+            Ok(_) => Health::up("Redis takes writes"),
+            Err(e) => Health::down(e.to_string()),
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Storing events. Which groups want one is found here, with the crate's own matcher, on the groups as they were last seen; the
+//! script refuses if they have changed since.
+
+use std::sync::Arc;
+
+use infra_backends::Access;
+use infra_types::{Envelope, ErrorKind};
+use redis::Value as Reply;
+
+use super::{RedisBroker, scripts, wire};
+use crate::{BusError, Pattern, broker::Appended};
+
+/// Events and bytes of one script at most: it holds up everybody else.
+const EVENTS_MAX: usize = 128;
+const BYTES_MAX: usize = 4 << 20;
+/// How often the groups may change under one write.
+const TRIES: u32 = 10;
+
+/// The groups as they were last seen.
+#[derive(Debug, Default)]
+pub(super) struct Groups {
+    /// Empty: never seen.
+    version: String,
+    known: Vec<Group>,
+}
+
+#[derive(Debug)]
+struct Group {
+    name: String,
+    number: String,
+    pattern: Pattern,
+}
+
+impl Groups {
+    fn read(mut items: std::vec::IntoIter<Reply>) -> Result<Self, BusError> {
+        let version = wire::text(items.next())?;
+        let mut known = Vec::new();
+        let mut fields = wire::array(items.next())?.into_iter();
+        while let Some(name) = fields.next() {
+            let (name, stored) = (wire::text(Some(name))?, wire::text(fields.next())?);
+            let (number, pattern) = stored.split_once('\n').ok_or_else(wire::unreadable)?;
+            known.push(Group { name, number: number.to_owned(), pattern: Pattern::new(pattern)? });
+        }
+        // The one that is named in a refusal should not depend on the order of a hash.
+        known.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(Self { version, known })
+    }
+}
+
+impl RedisBroker {
+    pub(super) async fn append_all(&self, events: &[Arc<Envelope>]) -> Vec<Result<Appended, BusError>> {
+        let mut answers = Vec::with_capacity(events.len());
+        while answers.len() < events.len() {
+            let rest = &events[answers.len()..];
+            let part = &rest[..part(rest)];
+            match self.append_part(part).await {
+                Ok(stored) => answers.extend(stored),
+                Err(e) => {
+                    // What comes later must not overtake what may be missing.
+                    let not_sent = BusError::Backend {
+                        message: "an earlier part of the batch failed, so this one was not sent: try again".into(),
+                        kind: ErrorKind::Transient,
+                    };
+                    answers.extend(part.iter().map(|_| Err(e.clone())));
+                    answers.resize_with(events.len(), || Err(not_sent.clone()));
+                }
+            }
+        }
+        answers
+    }
+
+    async fn append_part(&self, events: &[Arc<Envelope>]) -> Result<Vec<Result<Appended, BusError>>, BusError> {
+        self.ready().await?;
+        for _ in 0..TRIES {
+            let groups = self.groups.load();
+            let mut call = scripts::APPEND.call(1);
+            call.arg(&self.base).arg(&groups.version);
+            call.arg(self.limits.backlog_max).arg(self.limits.unrouted_max).arg(self.limits.dedup_window);
+            call.arg(groups.known.len());
+            for group in &groups.known {
+                call.arg(&group.number);
+            }
+            for event in events {
+                let wants = |group: &Group| if group.pattern.matches(&event.topic) { b'1' } else { b'0' };
+                call.arg(groups.known.iter().map(wants).collect::<Vec<u8>>());
+                wire::event(&mut call, event);
+            }
+            let (word, mut rest) = wire::answer(self.script(&scripts::APPEND, &call, Access::Write).await?)?;
+            match word.as_str() {
+                "ok" => {
+                    let answers = wire::array(rest.next())?;
+                    if answers.len() != events.len() {
+                        return Err(wire::unreadable());
+                    }
+                    return answers.into_iter().map(|one| stored(one, &groups)).collect();
+                }
+                "groups" => self.groups.store(Arc::new(Groups::read(rest)?)),
+                _ => return Err(wire::unreadable()),
+            }
+        }
+        let message = "the groups changed under each attempt; nothing was stored: try again".into();
+        Err(BusError::Backend { message, kind: ErrorKind::Transient })
+    }
+}
+
+/// How many events go into one script.
+fn part(events: &[Arc<Envelope>]) -> usize {
+    let mut bytes = 0;
+    let fits = events.iter().take(EVENTS_MAX).take_while(|event| {
+        bytes += event.data.len();
+        bytes <= BYTES_MAX
+    });
+    fits.count().max(1)
+}
+
+fn stored(answer: Reply, groups: &Groups) -> Result<Result<Appended, BusError>, BusError> {
+    let mut items = wire::array(Some(answer))?.into_iter();
+    let (seq, second, evicted) =
+        (wire::int(items.next())?, wire::unsigned(items.next())?, wire::unsigned(items.next())?);
+    if let Ok(seq) = u64::try_from(seq) {
+        return Ok(Ok(Appended { seq, duplicate: second == 1, evicted }));
+    }
+    let nth = usize::try_from(-seq - 1).map_err(|_| wire::unreadable())?;
+    let full = groups.known.get(nth).ok_or_else(wire::unreadable)?;
+    Ok(Err(BusError::BacklogFull { group: full.name.clone(), pending: second }))
+}

@@ -1,0 +1,144 @@
+//! Lending events out, and ending the claims.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use infra_backends::Access;
+use infra_types::Timestamp;
+use parking_lot::Mutex;
+use redis::Value as Reply;
+
+use super::{RedisBroker, TimeSource, scripts, wire};
+use crate::{
+    BusError,
+    broker::{Claim, Claimed, Claims, Outcome, Settle, Settled},
+};
+
+/// Claims whose answers were lost, to be remembered at most. Older ones come back when their lease ends.
+const LOST_MAX: usize = 1_000;
+
+/// The claims of this process.
+#[derive(Debug, Default)]
+pub(super) struct Numbers {
+    last: AtomicU64,
+    /// (incarnation, number) of those that may have been made without anybody knowing what they got.
+    lost: Mutex<Vec<(Arc<str>, u64)>>,
+}
+
+/// Remembers a claim as lost unless it is told that the answer came, also if its future is dropped.
+struct Open<'a> {
+    numbers: &'a Numbers,
+    claim: (Arc<str>, u64),
+    is_answered: bool,
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        let mut lost = self.numbers.lost.lock();
+        if !self.is_answered && lost.len() < LOST_MAX {
+            lost.push(self.claim.clone());
+        }
+    }
+}
+
+fn source(time: TimeSource) -> &'static str {
+    match time {
+        TimeSource::Server => "server",
+        TimeSource::Bus => "bus",
+    }
+}
+
+impl RedisBroker {
+    pub(super) async fn lend(&self, claim: &Claim) -> Result<Claims, BusError> {
+        self.ready().await?;
+        let mine = |lost: &(Arc<str>, u64)| lost.0 == claim.incarnation;
+        let lost: Vec<u64> = self.numbers.lost.lock().iter().filter(|l| mine(l)).map(|l| l.1).collect();
+        let number = self.numbers.last.fetch_add(1, Relaxed);
+        let mut call = scripts::CLAIM.call(1);
+        let open: Vec<u8> =
+            (0..claim.shards.count).map(|n| if claim.shards.open & (1 << n) == 0 { b'0' } else { b'1' }).collect();
+        call.arg(&self.base).arg(&*claim.group).arg(&*claim.consumer).arg(&*claim.incarnation);
+        call.arg(wire::floor_us(claim.now)).arg(source(self.time));
+        call.arg(micros(claim.lease)).arg(micros(claim.horizon)).arg(claim.max).arg(claim.crashes_max);
+        call.arg(claim.shards.count).arg(open).arg(self.limits.dead_letters_max).arg(claim.now.as_nanos());
+        call.arg(number);
+        for number in &lost {
+            call.arg(*number);
+        }
+        let mut open = Open { numbers: &self.numbers, claim: (claim.incarnation.clone(), number), is_answered: false };
+        let reply = match self.script(&scripts::CLAIM, &call, Access::Write).await {
+            Err(BusError::Ambiguous { reason }) => return Err(BusError::Ambiguous { reason }),
+            other => {
+                open.is_answered = true;
+                other?
+            }
+        };
+        drop(open);
+        if !lost.is_empty() {
+            self.numbers.lost.lock().retain(|l| !(mine(l) && lost.contains(&l.1)));
+        }
+        let (word, rest) = wire::answer(reply)?;
+        self.expect_ok(&word, &claim.group)?;
+        self.read_claims(claim, rest).await
+    }
+
+    async fn read_claims(&self, claim: &Claim, mut rest: std::vec::IntoIter<Reply>) -> Result<Claims, BusError> {
+        let mut claims = Claims::default();
+        let mut unreadable = Vec::new();
+        for event in wire::array(rest.next())? {
+            let mut event = wire::array(Some(event))?.into_iter();
+            let (seq, attempt) = (wire::unsigned(event.next())?, wire::unsigned(event.next())?);
+            let attempt = u32::try_from(attempt).unwrap_or(u32::MAX);
+            match wire::Fields::new(event.next().unwrap_or(Reply::Nil)).envelope() {
+                Ok(envelope) => claims.events.push(Claimed { seq, envelope: Arc::new(envelope), attempt }),
+                // It would fail in the same way for ever.
+                Err(why) => {
+                    let error = format!("what is stored cannot be read: {why}");
+                    unreadable.push(Settle { seq, attempt, outcome: Outcome::Dead { error } });
+                }
+            }
+        }
+        claims.alone = wire::int(rest.next())? == 1;
+        claims.dead_lettered = wire::unsigned(rest.next())? + unreadable.len() as u64;
+        claims.next_due = wire::text(rest.next())?.parse().ok().map(wire::from_us);
+        if !unreadable.is_empty() {
+            self.end(&claim.group, &claim.incarnation, claim.now, &unreadable).await?;
+            if claims.events.is_empty() {
+                // What stood behind the dead is free now: look again at once.
+                (claims.alone, claims.next_due) = (false, Some(claim.now));
+            }
+        }
+        Ok(claims)
+    }
+
+    pub(super) async fn end(
+        &self,
+        group: &str,
+        incarnation: &str,
+        now: Timestamp,
+        ends: &[Settle],
+    ) -> Result<Settled, BusError> {
+        self.ready().await?;
+        let mut call = scripts::SETTLE.call(1);
+        call.arg(&self.base).arg(group).arg(incarnation).arg(wire::floor_us(now)).arg(source(self.time));
+        call.arg(self.limits.dead_letters_max).arg(now.as_nanos());
+        for end in ends {
+            call.arg(end.seq).arg(end.attempt);
+            match &end.outcome {
+                Outcome::Ack => call.arg("ack").arg("").arg(""),
+                Outcome::Retry { at, error } => call.arg("retry").arg(wire::ceil_us(*at)).arg(error),
+                Outcome::Dead { error } => call.arg("dead").arg("").arg(error),
+                Outcome::Release => call.arg("release").arg("").arg(""),
+            };
+        }
+        let (word, mut rest) = wire::answer(self.script(&scripts::SETTLE, &call, Access::Write).await?)?;
+        self.expect_ok(&word, group)?;
+        Ok(Settled { lost: wire::unsigned(rest.next())?, evicted: wire::unsigned(rest.next())? })
+    }
+}
+
+fn micros(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX).min(1 << 52)
+}
