@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use infra_backends::{Pem, RedisConfig, RedisTls};
 use infra_state_store::{
     Applied, Batch, Capability, Delta, Key, Op, OutboxPosition, RedisStateStore, Scan, StateStore, StateStoreExt,
-    StoreError, Ttl, Value, create_state_store,
+    StoreError, Ttl, Value, Version, When, create_state_store,
 };
 use infra_testkit::{RedisServer, Reply, unique_name};
 use infra_types::{ErrorKind, HealthStatus, Namespace, SystemClock};
@@ -77,7 +77,7 @@ async fn a_server_that_is_away_is_down_and_may_come_back() {
     while store.health().await.status != HealthStatus::Up {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    assert_eq!(write(&store, "l").await.unwrap(), Applied::Version(infra_state_store::Version(2)));
+    assert_eq!(write(&store, "l").await.unwrap(), Applied::Version(Version(2)));
 }
 
 #[tokio::test]
@@ -126,9 +126,9 @@ async fn a_durable_store_waits_for_somebody_to_look_after_a_failover() {
     assert!(durable.get(&home(), &record("k")).await.is_err());
     assert_eq!(durable.health().await.status, HealthStatus::Down);
     let found = other.get(&home(), &record("k")).await.unwrap().and_then(|e| e.version);
-    assert_eq!(found, Some(infra_state_store::Version(1)), "nothing was sent");
+    assert_eq!(found, Some(Version(1)), "nothing was sent");
     durable.acknowledge_failover();
-    assert_eq!(write(&durable, "k").await.unwrap(), Applied::Version(infra_state_store::Version(2)));
+    assert_eq!(write(&durable, "k").await.unwrap(), Applied::Version(Version(2)));
 }
 
 #[tokio::test]
@@ -174,7 +174,7 @@ async fn without_memory_a_batch_is_refused_whole_and_removing_works() {
             key: cache("c"),
             value: "w".into(),
             ttl: Ttl::After(Duration::from_secs(9)),
-            when: infra_state_store::When::Always,
+            when: When::Always,
         }),
         Batch::new(home()).with(pushed),
     ] {
@@ -217,7 +217,9 @@ async fn other_peoples_keys_are_corrupt_and_stay() {
         let _ = server.cli(&["DEL", &command[1]]);
         let _ = server.cli(&command);
         // Before it is a write that would have gone well by itself.
-        let batch = Batch::new(home()).set(cache("before"), "v").add(record("k"), Delta::unbounded(1));
+        let soon = Ttl::After(Duration::from_secs(9));
+        let batch = Batch::new(home()).set(cache("before"), "v").set_when(record("t"), "v", soon, When::Always);
+        let batch = batch.add(record("k"), Delta::unbounded(1));
         let e = store.apply(batch).await.unwrap_err();
         assert!(matches!(e, StoreError::Corrupt { .. }), "{what}: {e:?}");
         assert!(!store.exists(&home(), &cache("before")).await.unwrap(), "{what}");
@@ -274,7 +276,7 @@ async fn writes_sweep_what_expired_from_the_index() {
     let mut batch = Batch::new(home());
     for n in 0..150 {
         let (key, ttl) = (record(&format!("k{n:03}")), Ttl::After(Duration::from_millis(5)));
-        batch = batch.set_when(key, "v", ttl, infra_state_store::When::Always);
+        batch = batch.set_when(key, "v", ttl, When::Always);
     }
     store.apply(batch).await.unwrap();
     tokio::time::sleep(Duration::from_millis(10)).await;

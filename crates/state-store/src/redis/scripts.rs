@@ -11,7 +11,18 @@ macro_rules! script {
     };
 }
 
-script!(APPLY, "apply.lua");
+/// One script in several files.
+pub(super) static APPLY: LazyLock<RedisScript> = LazyLock::new(|| {
+    RedisScript::new(concat!(
+        include_str!("lua/apply/begin.lua"),
+        include_str!("lua/apply/changes.lua"),
+        include_str!("lua/apply/lists.lua"),
+        include_str!("lua/apply/windows.lua"),
+        include_str!("lua/apply/leases.lua"),
+        include_str!("lua/apply/queues.lua"),
+        include_str!("lua/apply/end.lua"),
+    ))
+});
 script!(CHANGES, "changes.lua");
 script!(CLEAR, "clear.lua");
 script!(LIST, "list.lua");

@@ -4,7 +4,7 @@
 local key = KEYS[1]
 local commands = {
   { 'TIME' }, { 'GET', key }, { 'GETRANGE', key, '0', '0' }, { 'MGET', key }, { 'STRLEN', key }, { 'EXISTS', key },
-  { 'SET', key, 'v' }, { 'UNLINK', key }, { 'SCAN', '0' },
+  { 'SET', key, 'v' }, { 'MSET', key, 'v' }, { 'UNLINK', key }, { 'SCAN', '0' },
   { 'HMGET', key, 'f' }, { 'HSET', key, 'f', 'v' },
   { 'ZCARD', key }, { 'ZSCORE', key, 'm' }, { 'ZADD', key, '0', 'm' }, { 'ZREM', key, 'm' },
   { 'ZRANGEBYSCORE', key, '0', '0' }, { 'ZRANGEBYLEX', key, '-', '+' },
