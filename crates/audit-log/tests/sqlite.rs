@@ -5,7 +5,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use infra_audit_log::{AuditEvent, AuditKind, AuditLog, SqliteAuditLog, Verdict, conformance::Fixture};
-use infra_backends::{Sqlite, SqliteConfig};
+use infra_backends::{Sqlite, SqliteConfig, Synchronous};
 use infra_types::{Clock, EventId, ManualClock, Timestamp};
 
 struct File {
@@ -75,6 +75,18 @@ async fn several_handles_append_to_one_chain() {
     all.sort_unstable();
     assert!(all.iter().copied().eq(0..100), "{all:?}");
     assert!(matches!(file.log.verify(None).await.unwrap(), Verdict::Unanchored { head, .. } if head.size == 100));
+}
+
+#[tokio::test]
+async fn a_power_cut_is_survived_as_the_handle_was_opened() {
+    for (level, survives) in [(Synchronous::Full, true), (Synchronous::Normal, false)] {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Sqlite::new(SqliteConfig::new(dir.path().join("audit.db")).with_synchronous(level));
+        let log = SqliteAuditLog::new(db, Arc::new(ManualClock::default()));
+        assert!(!log.info().survives_power_cut, "nobody has looked yet");
+        log.append(event(0)).await.unwrap();
+        assert_eq!(log.info().survives_power_cut, survives);
+    }
 }
 
 #[tokio::test]

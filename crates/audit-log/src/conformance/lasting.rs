@@ -11,7 +11,10 @@ pub async fn a_crash_keeps_what_was_promised(fixture: &mut dyn Fixture) {
     let head = fixture.log().head().await.expect("head");
     fixture.reopen().await;
     let log = fixture.log();
-    if !log.info().survives_process {
+    let info = log.info();
+    assert!(info.survives_process || !info.survives_power_cut, "{info:?}");
+    assert!(info.shared_between_processes || !info.shared_between_hosts, "{info:?}");
+    if !info.survives_process {
         assert_eq!(log.head().await.expect("head"), Frontier::default().head());
         assert_eq!(log.statistics().await.expect("counts"), Statistics::default());
         return;
