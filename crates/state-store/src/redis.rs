@@ -36,7 +36,18 @@ use crate::{
     validate,
 };
 
-/// A store in Redis. The first use connects. Time is the server's.
+/// A store in Redis 7.0 or newer. The first use connects.
+///
+/// * **Time** is the server's: the given clock only measures how long the probe of [`health`](StateStore::health) took.
+/// * **Survival**: an answered write survives the server's process if it has an append-only file, and a power cut if that is synced
+///   always; never where replicas take over (Sentinel, Cluster), because they may not have received it. See
+///   [`durable`](Self::durable).
+/// * **Reads** are linearizable and go to the primary. A page of a scan is read in one moment up to 4 MiB or 4,000 names that expired; a
+///   larger one in several.
+/// * **Bounds**: cache keys stay until their time; a server that may evict is refused unless `allow_eviction` says that all is cache.
+/// * **Cluster**: one namespace is one slot. While its slot moves, operations may be `Transient`.
+/// * **Rights**: all commands of the scripts on keys under the prefix (asked once; a user without one is refused before
+///   anything is written), `SCAN`, and what the handle needs to look at the server.
 pub struct RedisStateStore {
     redis: Redis,
     layout: Layout,
