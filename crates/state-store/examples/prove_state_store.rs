@@ -1,12 +1,12 @@
 //! Kills server and clients with `kill -9` while they write: each batch is whole or absent, and `Ambiguous` is exact.
 //!
-//! Takes about 10 minutes.
+//! Takes about 8 minutes.
 //!
 //! For each backend, 32 writers in two processes write batches of ten operations each, until 100,000 have an outcome. Meanwhile the
 //! server and the clients are killed, and the wire between them loses replies, breaks in the middle of requests and answers, refuses,
 //! delays and falls silent. A tap beside the clients hears what left them and what reached them. In the end every acknowledged batch
 //! must be there wholly and once, every other one wholly or not at all; what was refused must not be there; and `Ambiguous` may be
-//! said only of a request that left and whose whole reply did not come back.
+//! said only of a request that left and whose whole reply did not come back. SQLite takes 20 s of that time, Redis 90 s.
 
 #[path = "prove_state_store/mod.rs"]
 mod proof;
