@@ -1,11 +1,10 @@
-//! The memory broker is the specification: whatever is asked of both, SQLite answers the same.
-#![cfg(feature = "sqlite")]
+//! The memory broker is the specification: whatever is asked of both, the stores answer the same.
+#![cfg(any(feature = "sqlite", feature = "redis"))]
 
 use std::{sync::Arc, time::Duration};
 
-use infra_backends::{Sqlite, SqliteConfig, Synchronous};
 use infra_event_bus::{
-    MemoryBroker, Pattern, SqliteBroker, StartFrom,
+    MemoryBroker, Pattern, StartFrom,
     broker::{Broker, Claim, GroupSpec, Outcome, Settle, Shards},
     conformance::config,
 };
@@ -141,19 +140,44 @@ fn name(group: u8) -> Arc<str> {
     format!("g{group}").into()
 }
 
+/// Runs the steps on memory and on `broker`.
+async fn compare(broker: &dyn Broker, steps: &[Step]) -> Result<(), TestCaseError> {
+    let memory = MemoryBroker::new(config().limits);
+    let (want, got) = (run(&memory, steps).await, run(broker, steps).await);
+    prop_assert_eq!(want, got);
+    Ok(())
+}
+
+fn on_a_runtime<F: Future>(work: F) -> F::Output {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+}
+
+#[cfg(feature = "sqlite")]
 proptest! {
     #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn sqlite_answers_as_memory_does(steps in proptest::collection::vec(step(), 1..80)) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
+        use infra_backends::{Sqlite, SqliteConfig, Synchronous};
+        on_a_runtime(async {
             let dir = tempfile::tempdir().unwrap();
             let file = SqliteConfig::new(dir.path().join("bus.db")).with_synchronous(Synchronous::Normal);
-            let sqlite = SqliteBroker::new(Sqlite::new(file), config().limits);
-            let memory = MemoryBroker::new(config().limits);
-            let (want, got) = (run(&memory, &steps).await, run(&sqlite, &steps).await);
-            prop_assert_eq!(want, got);
-            Ok(())
+            compare(&infra_event_bus::SqliteBroker::new(Sqlite::new(file), config().limits), &steps).await
+        })?;
+    }
+}
+
+#[cfg(feature = "redis")]
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+    #[test]
+    fn redis_answers_as_memory_does(steps in proptest::collection::vec(step(), 1..80)) {
+        use infra_backends::{Redis, RedisConfig};
+        use infra_event_bus::{RedisBroker, TimeSource};
+        use infra_testkit::{RedisServer, unique_name};
+        on_a_runtime(async {
+            let keys = RedisConfig::from_url(&RedisServer::shared().url()).unwrap().with_key_prefix(format!("{}:", unique_name()));
+            let broker = RedisBroker::new(Redis::new(keys).unwrap(), config().limits).unwrap();
+            compare(&broker.with_time_source(TimeSource::Bus), &steps).await
         })?;
     }
 }
