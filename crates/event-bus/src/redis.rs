@@ -308,8 +308,8 @@ impl Broker for RedisBroker {
     async fn dead_letters(&self, group: &str, limit: usize) -> Result<Vec<DeadLetter>, BusError> {
         let (mut letters, mut behind) = (Vec::new(), String::new());
         loop {
-            let count = DEAD_PAGE.min(limit - letters.len());
             // Asked for none, it still says whether there is such a group.
+            let count = (limit - letters.len()).clamp(1, DEAD_PAGE);
             let args = |call: &mut Cmd| _ = call.arg(&behind).arg(count);
             let (word, mut rest) = self.on_group(&scripts::DEAD, Access::Read, group, args).await?;
             self.expect_ok(&word, group)?;
@@ -321,6 +321,7 @@ impl Broker for RedisBroker {
                 letters.extend(wire::Fields::new(entry.next().unwrap_or(Reply::Nil)).dead_letter(group));
             }
             if is_last || letters.len() >= limit {
+                letters.truncate(limit);
                 return Ok(letters);
             }
         }
