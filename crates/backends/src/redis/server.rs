@@ -93,6 +93,10 @@ pub(super) fn judge(
         }
         _ => {}
     }
+    if field("loading").as_deref() == Some("1") {
+        // Until its data is read it calls its append-only file off, whatever its configuration says.
+        return Err(BackendError::Transient { reason: "LOADING the server reads its data from the disk".to_owned() });
+    }
     let role = unless_allowed(field("role"), "role")?;
     if role.as_deref() == Some("slave") && expected == Expected::Primary {
         return Err(BackendError::ReadOnly);
@@ -187,6 +191,14 @@ mod tests {
         assert!(matches!(silent, BackendError::Unverified { .. }), "{silent}");
         let mute = judge(&Err("NOPERM no".into()), &fsync(), Expected::Primary, &config).unwrap_err();
         assert!(matches!(mute, BackendError::Unverified { .. }), "{mute}");
+    }
+
+    #[test]
+    fn a_server_that_loads_is_not_called_forgetful() {
+        let text = info("7.0.15", "master", "noeviction", 0, "standalone").unwrap().replace("# Memory", "loading:1");
+        let durable = RedisConfig::default().with_min_fsync(Fsync::Always);
+        let loading = judge(&Ok(text), &Ok("always".into()), Expected::Primary, &durable).unwrap_err();
+        assert_eq!(loading.kind(), infra_types::ErrorKind::Transient, "{loading}");
     }
 
     #[test]
