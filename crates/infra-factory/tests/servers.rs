@@ -27,8 +27,6 @@ fn staging(dir: &TestDir, name: &str) -> ConfigBuilder {
         .set("postgres.schema", name)
         .set("redis.url", RedisServer::shared().url())
         .set("redis.key_prefix", format!("{name}:"))
-        .set("events.backend", "memory")
-        .set("events.market_data_backend", "memory")
 }
 
 async fn start(config: Config, clock: &ManualClock) -> Infrastructure {

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use infra_audit_log::AuditError;
 use infra_config::Config;
 use infra_emergency::{EmergencyController, EmergencyError};
+use infra_event_bus::BusError;
 use infra_latency_monitor::{LatencyConfig, LatencyMonitor, MemoryLatencyMonitor};
 use infra_risk_engine::{RiskEngine, RiskLimits};
 use infra_state_store::{Key, StateStore, StoreError};
@@ -99,6 +100,11 @@ impl InfrastructureBuilder {
         // What is wrong with a store is said to be that, not to be a matter of the kill switch.
         reach(&places.ledger, &ledger).await?;
         reach(&places.state, &namespace(Infrastructure::STATE)).await?;
+        match until_confirmed(|| places.events.backlog("a group that nobody has"), BusError::kind).await {
+            // The bus knows its groups, so it can be reached.
+            Ok(_) | Err(BusError::NoGroup { .. }) => {}
+            Err(e) => return Err(e.into()),
+        }
         until_confirmed(|| places.audit.head(), AuditError::kind).await?;
         confirm(&emergency).await?;
 

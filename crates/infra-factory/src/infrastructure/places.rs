@@ -3,6 +3,8 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use infra_audit_log::{AuditLog, Checkpoint, CheckpointFile, MemoryAuditLog, MemoryConfig, NoteSigner, WhenFull};
+#[cfg(feature = "postgres")]
+use infra_config::Preset;
 use infra_config::{Backend, Config};
 use infra_event_bus::{EventBus, MemoryEventBus};
 use infra_state_store::{MemoryStateStore, StateStore};
@@ -25,6 +27,9 @@ pub(super) struct Places {
     sqlite: Option<infra_backends::Sqlite>,
     #[cfg(feature = "postgres")]
     postgres: Option<infra_backends::Postgres>,
+    /// Of the events; a store has connections of its own.
+    #[cfg(feature = "redis")]
+    redis: Option<infra_backends::Redis>,
 }
 
 fn missing(part: &'static str, backend: Backend) -> FactoryError {
@@ -46,6 +51,9 @@ struct Opener<'a> {
     sqlite: Option<(infra_backends::Sqlite, Arc<dyn StateStore>)>,
     #[cfg(feature = "postgres")]
     postgres: Option<infra_backends::Postgres>,
+    /// Of the events; a store has connections of its own.
+    #[cfg(feature = "redis")]
+    redis: Option<infra_backends::Redis>,
 }
 
 impl<'a> Opener<'a> {
@@ -63,6 +71,8 @@ impl<'a> Opener<'a> {
             sqlite: None,
             #[cfg(feature = "postgres")]
             postgres: None,
+            #[cfg(feature = "redis")]
+            redis: None,
         }
     }
 
@@ -128,6 +138,12 @@ impl<'a> Opener<'a> {
             Backend::Sqlite => {
                 Ok(Arc::new(infra_event_bus::SqliteEventBus::new(self.sqlite().0, Arc::clone(&self.clock))))
             }
+            #[cfg(feature = "redis")]
+            Backend::Redis => {
+                let redis = super::servers::open_redis(&self.config.redis, self.config.state.operation_timeout)?;
+                let redis = self.redis.insert(redis).clone();
+                Ok(Arc::new(infra_event_bus::RedisEventBus::new(redis, Arc::clone(&self.clock))?))
+            }
             other => Err(missing("events", other)),
         }
     }
@@ -148,7 +164,9 @@ impl<'a> Opener<'a> {
             #[cfg(feature = "postgres")]
             Backend::Postgres => {
                 let pool = self.postgres()?.with_operation_timeout(self.config.ledger.operation_timeout);
-                Ok(Arc::new(infra_audit_log::PostgresAuditLog::new(pool, Arc::clone(&self.clock))))
+                let log = infra_audit_log::PostgresAuditLog::new(pool, Arc::clone(&self.clock));
+                let is_production = self.config.preset == Preset::Production;
+                Ok(Arc::new(if is_production { log.require_durable() } else { log }))
             }
             other => Err(missing("audit", other)),
         }
@@ -168,6 +186,8 @@ impl Places {
             sqlite: opener.sqlite.map(|(sqlite, _)| sqlite),
             #[cfg(feature = "postgres")]
             postgres: opener.postgres,
+            #[cfg(feature = "redis")]
+            redis: opener.redis,
         })
     }
 
@@ -179,6 +199,10 @@ impl Places {
         #[cfg(feature = "sqlite")]
         if let Some(sqlite) = &self.sqlite {
             sqlite.close().await;
+        }
+        #[cfg(feature = "redis")]
+        if let Some(redis) = &self.redis {
+            redis.close();
         }
         #[cfg(feature = "postgres")]
         if let Some(postgres) = &self.postgres {

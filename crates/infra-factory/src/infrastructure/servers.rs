@@ -3,15 +3,15 @@
 #[cfg(feature = "postgres")]
 pub(super) use self::postgres::{open as open_postgres, store as postgres_store};
 #[cfg(feature = "redis")]
-pub(super) use self::redis::store as redis_store;
+pub(super) use self::redis::{open as open_redis, store as redis_store};
 
 #[cfg(feature = "redis")]
 mod redis {
     use std::{sync::Arc, time::Duration};
 
-    use infra_backends::{Fsync, Pem, RedisConfig, RedisTls, RedisTopology};
+    use infra_backends::{Fsync, Pem, Redis, RedisConfig, RedisTls, RedisTopology};
     use infra_config::{RedisSection, RedisTopology as Topology};
-    use infra_state_store::{RedisStateStore, StateStore};
+    use infra_state_store::{RedisStateStore, StateStore, StoreError};
     use infra_types::Clock;
 
     use crate::{error::FactoryError, wiring::guarded_store::GuardedStore};
@@ -31,6 +31,12 @@ mod redis {
         let store = RedisStateStore::open(config, Arc::clone(clock))?;
         let store = if is_ledger { store.durable() } else { store };
         Ok(Arc::new(GuardedStore::new(part, Arc::new(store), Arc::clone(clock))?))
+    }
+
+    /// Connections for the events.
+    pub(in super::super) fn open(section: &RedisSection, timeout: Duration) -> Result<Redis, FactoryError> {
+        let config = config(section)?.with_operation_timeout(timeout);
+        Ok(Redis::new(config).map_err(StoreError::from)?)
     }
 
     fn config(section: &RedisSection) -> Result<RedisConfig, FactoryError> {
