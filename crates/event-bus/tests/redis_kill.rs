@@ -1,6 +1,7 @@
 //! A server and consumers killed with -9 in the middle of a stream, and a network that is cut: nothing acknowledged is lost, what
 //! repeats carries the same id and payload, and each key stays in order.
 #![cfg(feature = "redis")]
+#![expect(clippy::unwrap_used, reason = "the whole file is tests")]
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 

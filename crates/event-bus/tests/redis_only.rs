@@ -1,5 +1,6 @@
 //! What only a Redis server can show.
 #![cfg(feature = "redis")]
+#![expect(clippy::unwrap_used, reason = "the whole file is tests")]
 
 use std::{sync::Arc, time::Duration};
 

@@ -149,7 +149,7 @@ async fn compare(broker: &dyn Broker, steps: &[Step]) -> Result<(), TestCaseErro
 }
 
 fn on_a_runtime<F: Future>(work: F) -> F::Output {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(work)
 }
 
 #[cfg(feature = "sqlite")]
