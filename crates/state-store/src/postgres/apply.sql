@@ -317,6 +317,10 @@ BEGIN
         RAISE EXCEPTION 'operation % refuses', op_index USING ERRCODE = 'IN001',
             DETAIL = concat_ws(' ', refusal, op_index, coalesce(detail::text, '-'), coalesce(extra::text, '-'), words);
     END IF;
+    IF refusal IS NULL THEN
+        op_index := null;
+        detail := null;
+    END IF;
     IF NOT v_wrote THEN
         -- Nothing to keep, so nothing to wait for: only the lock would be written to the disk.
         PERFORM set_config('synchronous_commit', 'off', true);
