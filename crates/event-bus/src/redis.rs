@@ -12,7 +12,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -77,6 +77,9 @@ pub struct RedisBroker {
     is_durable: bool,
     groups: Latest,
     numbers: Numbers,
+    /// The newest place that an answer named, and whether a later answer named an older one as newest.
+    newest_seen: AtomicU64,
+    has_lost: AtomicBool,
     was_used: AtomicBool,
     /// Whether the server was asked what this user may do.
     is_checked: AtomicBool,
@@ -117,6 +120,8 @@ impl RedisBroker {
             is_durable: false,
             groups: Latest::default(),
             numbers: Numbers::default(),
+            newest_seen: AtomicU64::new(0),
+            has_lost: AtomicBool::new(false),
             was_used: AtomicBool::new(false),
             is_checked: AtomicBool::new(false),
         })
@@ -201,11 +206,23 @@ impl RedisBroker {
         }
     }
 
+    /// Places only grow. A server that answers `newest` to a question that was asked when `seen` was known has lost what lay between: it
+    /// kept too little on its disk, or took over from another and had not received it.
+    fn check_newest(&self, seen: Seq, newest: Seq) {
+        if newest < seen {
+            self.has_lost.store(true, Ordering::SeqCst);
+        }
+        self.newest_seen.fetch_max(newest, Ordering::SeqCst);
+    }
+
     /// (newest place, place of the oldest event that is not done with, how many there are).
     async fn look(&self, group: &str) -> Result<(Seq, Seq, u64), BusError> {
+        let seen = self.newest_seen.load(Ordering::SeqCst);
         let (word, mut rest) = self.on_group(&scripts::LOOK, Access::Read, group, |_| {}).await?;
         self.expect_ok(&word, group)?;
-        Ok((wire::unsigned(rest.next())?, wire::unsigned(rest.next())?, wire::unsigned(rest.next())?))
+        let newest = wire::unsigned(rest.next())?;
+        self.check_newest(seen, newest);
+        Ok((newest, wire::unsigned(rest.next())?, wire::unsigned(rest.next())?))
     }
 }
 
@@ -334,14 +351,30 @@ impl Broker for RedisBroker {
         }
         // Only a write tells a full memory or a primary that lost its rank.
         let key = format!("{}probe", self.base);
-        let mut cmd = redis::cmd("SET");
-        cmd.arg(&key).arg(1).arg("PX").arg(60_000);
+        let mut both = redis::pipe();
+        both.cmd("SET").arg(&key).arg(1).arg("PX").arg(60_000);
+        both.cmd("HGET").arg(format!("{}meta", self.base)).arg("newest");
+        let seen = self.newest_seen.load(Ordering::SeqCst);
         let probe = async {
             self.ready().await?;
-            Ok::<_, BusError>(self.redis.query(key.as_bytes(), &cmd, Access::Write).await?)
+            let mut answers = self.redis.pipeline(key.as_bytes(), &both, Access::Write).await?.into_iter();
+            answers.next().transpose()?;
+            Ok::<_, BusError>(answers.next().transpose()?)
         };
         match probe.await {
-            Ok(_) => Health::up("Redis takes writes"),
+            Ok(newest) => {
+                let newest = match newest {
+                    Some(Reply::BulkString(digits)) => String::from_utf8_lossy(&digits).parse().unwrap_or(0),
+                    _ => 0,
+                };
+                self.check_newest(seen, newest);
+                if self.has_lost.load(Ordering::SeqCst) {
+                    return Health::degraded(
+                        "the server lost events that it had acknowledged: compare with the truth, then restart this process",
+                    );
+                }
+                Health::up("Redis takes writes")
+            }
             Err(e) => Health::down(e.to_string()),
         }
     }

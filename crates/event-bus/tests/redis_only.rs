@@ -209,6 +209,26 @@ async fn what_a_server_lacks_is_told() {
     assert!(refused.to_string().contains("LTRIM"), "{refused}");
 }
 
+/// A server that comes back without what it had acknowledged is told, also when it has grown past it.
+#[tokio::test]
+async fn a_server_that_forgot_is_told() {
+    let config = config(&RedisServer::shared().url());
+    let broker = broker(&config);
+    open(&broker).await;
+    let events = |n: usize| (0..n).map(|n| event("k", &n.to_string())).collect();
+    assert!(broker.append(events(3)).await.iter().all(Result::is_ok));
+    assert_eq!(broker.health().await.status, HealthStatus::Up);
+    let base = format!("{}bus:{{events}}:", config.key_prefix);
+    for key in ["meta", "log", "ids", "live", "groups", "sizes"] {
+        RedisServer::shared().cli(&["DEL", &format!("{base}{key}")]);
+    }
+    assert!(broker.append(events(1)).await.iter().all(Result::is_ok));
+    for _ in 0..2 {
+        assert_eq!(broker.health().await.status, HealthStatus::Degraded);
+        assert!(broker.append(events(9)).await.iter().all(Result::is_ok));
+    }
+}
+
 /// A name is a bus of its own; a bad one is refused.
 #[tokio::test]
 async fn names_are_apart() {

@@ -1,7 +1,7 @@
 //! Storing events. Which groups want one is found here, with the crate's own matcher, on the groups as they were last seen; the
 //! script refuses if they have changed since.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering};
 
 use infra_backends::Access;
 use infra_types::{Envelope, ErrorKind};
@@ -71,6 +71,7 @@ impl RedisBroker {
 
     async fn append_part(&self, events: &[Arc<Envelope>]) -> Result<Vec<Result<Appended, BusError>>, BusError> {
         self.ready().await?;
+        let seen = self.newest_seen.load(Ordering::SeqCst);
         for _ in 0..TRIES {
             let groups = self.groups.load();
             let mut call = scripts::APPEND.call(1);
@@ -92,7 +93,13 @@ impl RedisBroker {
                     if answers.len() != events.len() {
                         return Err(wire::unreadable());
                     }
-                    return answers.into_iter().map(|one| stored(one, &groups)).collect();
+                    let answers = answers.into_iter().map(|one| stored(one, &groups));
+                    let answers = answers.collect::<Result<Vec<_>, _>>()?;
+                    let new = answers.iter().flatten().filter(|a| !a.duplicate).map(|a| a.seq);
+                    if let Some(newest) = new.max() {
+                        self.check_newest(seen, newest);
+                    }
+                    return Ok(answers);
                 }
                 "groups" => self.groups.store(Arc::new(Groups::read(rest)?)),
                 _ => return Err(wire::unreadable()),
