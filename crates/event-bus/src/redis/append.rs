@@ -97,7 +97,8 @@ impl RedisBroker {
                     let answers = answers.collect::<Result<Vec<_>, _>>()?;
                     let new = answers.iter().flatten().filter(|a| !a.duplicate).map(|a| a.seq);
                     if let Some(newest) = new.max() {
-                        self.check_newest(seen, newest);
+                        // Equal would be old as well: it is a new place.
+                        self.check_newest(seen + 1, newest);
                     }
                     return Ok(answers);
                 }

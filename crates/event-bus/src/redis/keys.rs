@@ -4,7 +4,7 @@
 //!
 //! | what | which type of key | holds |
 //! |---|---|---|
-//! | `log` | stream | the events that somebody needs, by their places (`PLACE-0`), the topic as a field |
+//! | `log` | stream | the events that somebody needs, by their places (`PLACE-0`): id, topic, lane and the rest |
 //! | `live` | hash | place → how many groups need the event; 0: none wanted it, and it is kept |
 //! | `kept` | sorted set | the places of those that no group wanted |
 //! | `ids` | sorted set | id → place, of events that are there or finished not long ago |

@@ -1,7 +1,8 @@
 //! Envelopes and times as arguments and replies.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, io::Write};
 
+use bytes::Bytes;
 use infra_types::{Envelope, EventId, InvalidValue, Timestamp, Topic};
 use redis::{Cmd, Value as Reply};
 
@@ -21,20 +22,35 @@ pub(super) fn from_us(us: i64) -> Timestamp {
     Timestamp::from_nanos(us.saturating_mul(1_000))
 }
 
-/// Appends an event's fields, in the order in which `append.lua` takes them.
+/// Appends an event's fields, in the order in which `append.lua` takes them. Few, because each costs time in the script: what no
+/// script looks at is one, `rest`, of netstrings (`LENGTH:TEXT,`) with the payload behind them.
 pub(super) fn event(call: &mut Cmd, event: &Envelope) {
-    call.arg(event.id.as_str())
-        .arg(event.topic.as_str())
-        .arg(&event.key)
-        .arg(format!("{:08x}", Shards::hash(&event.key)))
-        .arg(&event.source)
-        .arg(&event.kind)
-        .arg(event.time.as_nanos())
-        .arg(&event.content_type)
-        .arg(event.correlation.to_string())
-        // None and empty are not the same.
-        .arg(event.traceparent.as_ref().map_or(String::new(), |t| format!("={t}")))
-        .arg(event.data.as_ref());
+    let (time, correlation) = (event.time.as_nanos().to_string(), event.correlation.to_string());
+    // None and empty are not the same.
+    let trace = event.traceparent.as_ref().map_or(String::new(), |t| format!("={t}"));
+    let attributes = [&event.source, &event.kind, &time, &event.content_type, &correlation, &trace];
+    let size: usize = attributes.iter().map(|a| a.len() + 5).sum();
+    let mut rest = Vec::with_capacity(size + event.data.len());
+    for attribute in attributes {
+        // Writing to memory does not fail.
+        let _ = write!(rest, "{}:{attribute},", attribute.len());
+    }
+    rest.extend_from_slice(&event.data);
+    let lane = format!("{:08x}{}", Shards::hash(&event.key), event.key);
+    call.arg(event.id.as_str()).arg(event.topic.as_str()).arg(lane).arg(rest);
+}
+
+/// Takes the first netstring off.
+fn attribute<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
+    let colon = rest.iter().position(|b| *b == b':')?;
+    let length: usize = std::str::from_utf8(&rest[..colon]).ok()?.parse().ok()?;
+    let end = colon.checked_add(1)?.checked_add(length)?;
+    if rest.get(end) != Some(&b',') {
+        return None;
+    }
+    let text = std::str::from_utf8(&rest[colon + 1..end]).ok()?;
+    *rest = &rest[end + 1..];
+    Some(text)
 }
 
 /// The fields of an entry of a stream.
@@ -75,18 +91,23 @@ impl Fields {
         if self.0.is_empty() {
             return Err(InvalidValue::new("event", "somebody else removed it from the log (XDEL, XTRIM)"));
         }
-        let time = self.number("time").ok_or_else(|| InvalidValue::new("event", "field time is no number"))?;
+        let whole = Bytes::from(self.take("rest")?);
+        let mut rest = whole.as_ref();
+        let damaged = || InvalidValue::new("event", "field rest is damaged");
+        let mut next = || attribute(&mut rest).ok_or_else(damaged);
+        let (source, kind, time) = (next()?, next()?, next()?.parse().map_err(|_| damaged())?);
+        let (content_type, correlation, trace) = (next()?, next()?, next()?);
         Ok(Envelope {
             id: EventId::new(self.text("id")?)?,
             topic: Topic::new(self.text("topic")?)?,
-            key: self.text("key")?,
-            source: self.text("source")?,
-            kind: self.text("kind")?,
+            key: self.text("lane")?.get(8..).ok_or_else(damaged)?.to_owned(),
+            source: source.to_owned(),
+            kind: kind.to_owned(),
             time: Timestamp::from_nanos(time),
-            content_type: self.text("type")?,
-            correlation: self.text("correlation")?.parse()?,
-            traceparent: self.text("trace")?.strip_prefix('=').map(str::to_owned),
-            data: self.take("data")?.into(),
+            content_type: content_type.to_owned(),
+            correlation: correlation.parse()?,
+            traceparent: trace.strip_prefix('=').map(str::to_owned),
+            data: whole.slice(whole.len() - rest.len()..),
         })
     }
 
@@ -141,5 +162,29 @@ pub(super) fn text(reply: Option<Reply>) -> Result<String, BusError> {
     match reply {
         Some(Reply::BulkString(bytes)) => String::from_utf8(bytes).map_err(|_| unreadable()),
         _ => Err(unreadable()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn damage_is_told_and_never_panics() {
+        for text in ["", ":", "1", "1:", "1:a", "2:a,", "1:é,", "18446744073709551615:a,", "-1:a,", "1:a;"] {
+            assert_eq!(attribute(&mut text.as_bytes()), None, "{text}");
+        }
+        let mut two = "0:,3:a:b,rest".as_bytes();
+        assert_eq!((attribute(&mut two), attribute(&mut two), two), (Some(""), Some("a:b"), &b"rest"[..]));
+        let fields = |names: &[(&str, &str)]| {
+            Fields(names.iter().map(|(n, v)| (n.as_bytes().to_vec(), v.as_bytes().to_vec())).collect())
+        };
+        for bad in [
+            &[][..],
+            &[("rest", "x")],
+            &[("id", "a"), ("topic", "t"), ("lane", "short"), ("rest", "0:,0:,1:1,0:,0:,0:,")],
+        ] {
+            assert!(fields(bad).envelope().is_err(), "{bad:?}");
+        }
     }
 }

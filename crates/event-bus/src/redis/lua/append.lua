@@ -2,8 +2,8 @@
 -- on groups of a certain version; if that is no longer theirs, answers them instead and changes nothing.
 --
 -- ARGV: version, backlog_max, unrouted_max, dedup_window, how many groups, their numbers; then for each event: which groups want it (a
--- 0 or 1 for each), id, topic, key, hash of the key (8 digits), source, kind, time, content type, correlation, traceparent, data.
-local FIELDS = 12
+-- 0 or 1 for each), id, topic, lane (8 digits of the key's hash, and the key), rest.
+local FIELDS = 5
 -- Ids looked at in one write at most, beyond one for each event, so that no single publish pays for all.
 local FORGET_MAX = 512
 
@@ -37,15 +37,14 @@ local answers, new_ids, live = {}, {}, {}
 local function store(at, id, wanted)
   newest = newest + 1
   local seq = int(newest)
-  call('XADD', LOG, seq .. '-0', 'id', id, 'topic', ARGV[at + 2], 'key', ARGV[at + 3], 'hash', ARGV[at + 4], 'source', ARGV[at + 5],
-    'kind', ARGV[at + 6], 'time', ARGV[at + 7], 'type', ARGV[at + 8], 'correlation', ARGV[at + 9], 'trace', ARGV[at + 10], 'data',
-    ARGV[at + 11])
+  local lane = ARGV[at + 3]
+  call('XADD', LOG, seq .. '-0', 'id', id, 'topic', ARGV[at + 2], 'lane', lane, 'rest', ARGV[at + 4])
   known[id] = seq
   new_ids[#new_ids + 1], new_ids[#new_ids + 2] = seq, id
   local outstanding = 0
   for g = 1, #groups do
     if string.byte(wanted, g) == 49 then
-      local group, lane = groups[g], ARGV[at + 4] .. ARGV[at + 3]
+      local group = groups[g]
       if call('RPUSH', group.lanes .. lane, seq) == 1 then
         group.heads[#group.heads + 1], group.heads[#group.heads + 2] = seq, lane
       end

@@ -60,9 +60,9 @@ while true do
     for f = 1, #page[i][2], 2 do
       fields[page[i][2][f]] = page[i][2][f + 1]
     end
-    if fields.topic and fields.key and fields.hash and matches(fields.topic) then
+    if fields.topic and fields.lane and matches(fields.topic) then
       mine[#mine + 1] = seq
-      local lane = fields.hash .. fields.key
+      local lane = fields.lane
       if call('RPUSH', lanes .. lane, seq) == 1 then
         first_of_lane[#first_of_lane + 1], first_of_lane[#first_of_lane + 2] = seq, lane
       end
