@@ -15,7 +15,7 @@ use std::{
 use crate::{
     Certificates,
     home::Home,
-    process::{ServerProcess, log_tail, wait_until},
+    process::{PRLIMIT, ServerProcess, log_tail, wait_until},
 };
 
 pub use builder::PostgresBuilder;
@@ -41,6 +41,7 @@ pub struct PostgresServer {
     port: u16,
     programs: Programs,
     tls: bool,
+    file_bytes_max: Option<u64>,
     // Last, so that the files outlive the process.
     home: Home,
 }
@@ -151,7 +152,8 @@ impl PostgresServer {
         let mut failure = String::new();
         // The system may hold the port or the dead server's memory for a moment.
         let process = wait_until(Duration::from_secs(10), || {
-            launch(&self.programs, self.home.path(), self.port).map_err(|error| failure = error).ok()
+            let started = launch(&self.programs, self.home.path(), self.port, self.file_bytes_max);
+            started.map_err(|error| failure = error).ok()
         });
         let process = process.unwrap_or_else(|| panic!("{failure}"));
         self.pid = process.pid();
@@ -174,6 +176,18 @@ impl PostgresServer {
     pub fn continue_process(&mut self) {
         self.refuse_shared();
         self.process.as_mut().expect("a killed server cannot go on: restart it first").resume();
+    }
+
+    /// Takes back [`PostgresBuilder::file_bytes_max`], as if somebody had made room on the disk; for the running server and for all
+    /// restarts.
+    ///
+    /// # Panics
+    /// If `prlimit` is not installed.
+    pub fn lift_file_bytes_max(&mut self) {
+        self.file_bytes_max = None;
+        if let Some(process) = &self.process {
+            process.lift_file_limit(|| self.programs.other(PRLIMIT));
+        }
     }
 
     /// Runs SQL as superuser in the database of the tests and answers the rows, one a line, fields parted by `|`.
@@ -214,9 +228,9 @@ impl Drop for PostgresServer {
 }
 
 /// Starts the server on the data in `dir` and waits until it takes connections.
-fn launch(programs: &Programs, dir: &Path, port: u16) -> Result<ServerProcess, String> {
+fn launch(programs: &Programs, dir: &Path, port: u16, file_bytes_max: Option<u64>) -> Result<ServerProcess, String> {
     let log = dir.join(LOG);
-    let mut command = programs.command("postgres");
+    let mut command = programs.limited("postgres", file_bytes_max);
     command.arg("-D").arg(data_dir(dir));
     let mut process = match ServerProcess::spawn(&mut command, &log, dir, Some(POLITE)) {
         Ok(process) => process,

@@ -1,6 +1,7 @@
 //! A server process that ends with its guard, and also when the test process is killed.
 
 use std::{
+    ffi::OsStr,
     fs::{File, OpenOptions},
     io::{self, Write},
     os::unix::process::CommandExt,
@@ -33,6 +34,15 @@ fi
 rm -rf "$1"
 "#;
 
+/// Starts a program that may not write beyond a size in any file, in blocks of 512 bytes as POSIX has it: what is beyond is cut off or
+/// refused, as on a full disk. Only the soft limit is set, so that it can be lifted again.
+const LIMITED: &str = r#"trap "" XFSZ; ulimit -S -f "$1" || exit 1; shift; exec "$@""#;
+/// The blocks of `ulimit -f`.
+const BLOCK: u64 = 512;
+
+/// Changes the limits of a running process.
+pub(crate) const PRLIMIT: &str = "prlimit";
+
 /// How often a bounded wait looks.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -46,6 +56,14 @@ pub(crate) fn wait_until<T>(patience: Duration, mut done: impl FnMut() -> Option
         std::thread::sleep(LOOK);
     }
     None
+}
+
+/// A command that runs `program`, whose files grow no larger than `file_bytes_max`, if that is given.
+pub(crate) fn command(program: impl AsRef<OsStr>, file_bytes_max: Option<u64>) -> Command {
+    let Some(bytes) = file_bytes_max else { return Command::new(program) };
+    let mut command = Command::new("sh");
+    command.args(["-c", LIMITED, "sh", &(bytes / BLOCK).to_string()]).arg(program);
+    command
 }
 
 /// Sends the signal called `name` (`KILL`, `STOP`, ...) to all of `pids`; those that are gone are passed over.
@@ -166,6 +184,17 @@ impl ServerProcess {
         signal("CONT", &self.family());
         let pid = self.pid();
         order(&mut self.watcher, &format!("watch {pid}"));
+    }
+
+    /// Lets the files of the server and its children grow again; `prlimit` is a command that runs that program as their user.
+    pub(crate) fn lift_file_limit(&self, prlimit: impl Fn() -> Command) {
+        for pid in self.family() {
+            let done = prlimit().args(["--fsize=unlimited:", "--pid", &pid.to_string()]).output();
+            let done = done.unwrap_or_else(|error| panic!("prlimit cannot be run ({error}): install util-linux"));
+            // A child may have ended in between.
+            let complaints = String::from_utf8_lossy(&done.stderr);
+            assert!(done.status.success() || !alive(pid), "prlimit: {complaints}");
+        }
     }
 
     /// Ends the server and its children with SIGKILL and waits until all are gone.

@@ -16,7 +16,7 @@ use std::{
 use crate::{
     Certificates,
     home::Home,
-    process::{ServerProcess, log_tail, wait_until},
+    process::{PRLIMIT, ServerProcess, command, log_tail, wait_until},
 };
 
 pub use builder::RedisBuilder;
@@ -150,6 +150,18 @@ impl RedisServer {
         self.process.as_mut().expect("a killed server cannot go on: restart it first").resume();
     }
 
+    /// Takes back [`RedisBuilder::file_bytes_max`], as if somebody had made room on the disk; for the running server and for all
+    /// restarts.
+    ///
+    /// # Panics
+    /// If `prlimit` is not installed.
+    pub fn lift_file_bytes_max(&mut self) {
+        self.setup.file_bytes_max = None;
+        if let Some(process) = &self.process {
+            process.lift_file_limit(|| Command::new(PRLIMIT));
+        }
+    }
+
     /// Sends one command on a connection of its own, as the server's user, and answers what the server said.
     ///
     /// # Panics
@@ -188,7 +200,7 @@ impl Drop for RedisServer {
 fn launch(home: &Home, port: u16, setup: &Setup) -> Result<ServerProcess, String> {
     let dir = home.path();
     let log = dir.join(LOG);
-    let mut command = Command::new("redis-server");
+    let mut command = command("redis-server", setup.file_bytes_max);
     command.arg(dir.join(SETTINGS)).args(setup.args()).current_dir(dir);
     let mut process = match ServerProcess::spawn(&mut command, &log, dir, None) {
         Ok(process) => process,

@@ -22,6 +22,7 @@ pub struct PostgresBuilder {
     client_certificate: bool,
     /// Socket directory and port of the server that this one follows.
     primary: Option<(PathBuf, u16)>,
+    file_bytes_max: Option<u64>,
 }
 
 impl PostgresBuilder {
@@ -41,7 +42,7 @@ impl PostgresBuilder {
             ("timezone", "UTC"),
         ];
         let settings = defaults.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        Self { settings, hosts: None, client_certificate: false, primary: None }
+        Self { settings, hosts: None, client_certificate: false, primary: None, file_bytes_max: None }
     }
 
     /// Sets a line of postgresql.conf; the value without quotes.
@@ -69,6 +70,16 @@ impl PostgresBuilder {
     #[must_use]
     pub fn standby_of(mut self, primary: &PostgresServer) -> Self {
         self.primary = Some((primary.dir().join("s"), primary.port()));
+        self
+    }
+
+    /// Lets no file of the server grow beyond so many bytes (a multiple of 512), so that a write past that fails as on a full disk;
+    /// [`PostgresServer::lift_file_bytes_max`] makes room. Below 16 MiB, the size of a file of its log of changes, that log is what
+    /// has no room; above it, the tables. Only a size that is no multiple of the 8 KiB of a page makes it say that the disk is full:
+    /// it takes a page that is written in part as the sign of that.
+    #[must_use]
+    pub fn file_bytes_max(mut self, bytes: u64) -> Self {
+        self.file_bytes_max = Some(bytes);
         self
     }
 
@@ -124,7 +135,7 @@ impl PostgresBuilder {
         for _ in 0..10 {
             let port = free_port();
             write(&data_dir(dir).join("postgresql.conf"), &format!("{template}\n{}", self.settings(dir, port)));
-            match launch(&programs, dir, port) {
+            match launch(&programs, dir, port, self.file_bytes_max) {
                 Ok(process) => {
                     let pid = process.pid();
                     return PostgresServer {
@@ -133,6 +144,7 @@ impl PostgresBuilder {
                         port,
                         programs,
                         tls: self.hosts.is_some(),
+                        file_bytes_max: self.file_bytes_max,
                         home,
                     };
                 }

@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use crate::{base::uid, process::wait_until};
+use crate::{
+    base::uid,
+    process::{self, wait_until},
+};
 
 /// How long one program may run.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -53,7 +56,19 @@ impl Programs {
 
     /// A command that runs `name` as the server's user.
     pub(super) fn command(&self, name: &str) -> Command {
-        let mut command = Command::new(program(self.dir.as_deref(), name));
+        self.limited(name, None)
+    }
+
+    /// The same with a limit on the size of its files.
+    pub(super) fn limited(&self, name: &str, file_bytes_max: Option<u64>) -> Command {
+        let mut command = process::command(program(self.dir.as_deref(), name), file_bytes_max);
+        self.as_owner(&mut command);
+        command
+    }
+
+    /// A command that runs a program of the system as the server's user.
+    pub(super) fn other(&self, name: &str) -> Command {
+        let mut command = Command::new(name);
         self.as_owner(&mut command);
         command
     }

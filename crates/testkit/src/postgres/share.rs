@@ -58,7 +58,8 @@ impl Share for PostgresServer {
             return None;
         }
         let programs = Programs::find();
-        let server = Self { process: None, pid, port, programs, tls, home: Home::Shared(dir.to_owned()) };
+        let home = Home::Shared(dir.to_owned());
+        let server = Self { process: None, pid, port, programs, tls, file_bytes_max: None, home };
         server.try_psql("select 1").is_ok().then_some(server)
     }
 

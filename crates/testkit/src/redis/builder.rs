@@ -46,6 +46,7 @@ pub(super) enum Mode {
 pub(super) struct Setup {
     pub(super) account: Account,
     pub(super) mode: Mode,
+    pub(super) file_bytes_max: Option<u64>,
 }
 
 impl Setup {
@@ -130,6 +131,14 @@ impl RedisBuilder {
     #[must_use]
     pub fn tls_with_client_certificate(self) -> Self {
         self.tls().config("tls-auth-clients", "yes")
+    }
+
+    /// Lets no file of the server, the log included, grow beyond so many bytes (a multiple of 512), so that a write past that fails as
+    /// on a full disk; [`RedisServer::lift_file_bytes_max`] makes room.
+    #[must_use]
+    pub fn file_bytes_max(mut self, bytes: u64) -> Self {
+        self.setup.file_bytes_max = Some(bytes);
+        self
     }
 
     /// Makes the server a replica of `master`, which is read only.
