@@ -33,10 +33,39 @@ pub(super) fn call(space: &Space, batch: &Batch) -> Cmd {
     } else {
         cmd.arg("");
     }
-    for op in &batch.ops {
-        arguments(&mut cmd, op);
+    let plain: Option<Vec<_>> = batch.ops.iter().map(plain_set).collect();
+    match plain {
+        Some(sets) => {
+            cmd.arg("P");
+            for (code, value) in sets {
+                cmd.arg(code);
+                match value {
+                    Value::Bytes(bytes) => cmd.arg(&bytes[..]),
+                    Value::Counter(n) => cmd.arg(*n),
+                };
+            }
+        }
+        None => {
+            cmd.arg("");
+            for op in &batch.ops {
+                arguments(&mut cmd, op);
+            }
+        }
     }
     cmd
+}
+
+/// A set for ever, whatever was there: its code with the kind of value.
+fn plain_set(op: &Op) -> Option<(&'static str, &Value)> {
+    let Op::Set { key, value, ttl: Ttl::Never, when: When::Always } = op else { return None };
+    let code = match (key.kind() == KeyKind::Record, value) {
+        (true, Value::Bytes(_)) => "Rb",
+        (false, Value::Bytes(_)) => "Sb",
+        (_, Value::Counter(n)) if beyond(*n) => return None,
+        (true, Value::Counter(_)) => "Rn",
+        (false, Value::Counter(_)) => "Sn",
+    };
+    Some((code, value))
 }
 
 /// Whether an operation gives a number, or touches the index or the changes.

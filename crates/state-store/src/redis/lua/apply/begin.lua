@@ -2,14 +2,51 @@
 -- written, because Redis does not roll back. A refusal is one text: code, place of the operation, fields, a line each.
 --
 -- KEYS: if the batch needs numbers: meta, index, ends, changes; then one key an operation (but for `K`).
--- ARGV: where a record's name begins in its key (empty: no numbers); then each operation's code and arguments.
+-- ARGV: where a record's name begins in its key (empty: no numbers); whether all operations are sets for ever without a condition
+-- (`P`); then each operation's code and arguments, or code and kind as one word and the text.
 --
+-- Most batches only overwrite. Where no changes are kept and no record ever had a time to live, that takes neither functions nor a
+-- clock, and what is below says the same for all the rest. The index is written first: if it is none, nothing is written.
+if ARGV[2] == 'P' then
+  local KEYS, ARGV, sub = KEYS, ARGV, string.sub
+  local name_at, first, last, keeps, has_ends = tonumber(ARGV[1]), 0, 0, false, false
+  if name_at then
+    first = 4
+    local meta = redis.call('HMGET', KEYS[1], 'last', 'keep', 'ends')
+    last, keeps, has_ends = tonumber(meta[1] or 0), meta[2] and meta[2] ~= '0', meta[3]
+  end
+  -- Up to 14 digits a number becomes its text by itself.
+  if last and last < 99999999990000 and not keeps and not has_ends then
+    local set, listed, results, listed_at = {}, {}, { 'ok' }, 0
+    for i = 1, #KEYS - first do
+      local name, code = KEYS[first + i], ARGV[2 * i + 1]
+      set[2 * i - 1] = name
+      if code == 'Rb' or code == 'Rn' then
+        last = last + 1
+        listed[listed_at + 1], listed[listed_at + 2] = '0', sub(name, name_at)
+        listed_at = listed_at + 2
+        results[i + 1] = last
+        set[2 * i] = (code == 'Rb' and 'b ' or 'n ') .. last .. ' -\n' .. ARGV[2 * i + 2]
+      else
+        results[i + 1] = ''
+        set[2 * i] = (code == 'Sb' and 'b 0 -\n' or 'n 0 -\n') .. ARGV[2 * i + 2]
+      end
+    end
+    if name_at then
+      redis.call('ZADD', KEYS[2], unpack(listed))
+      redis.call('HSET', KEYS[1], 'last', last)
+    end
+    redis.call('MSET', unpack(set))
+    return table.concat(results, '\n')
+  end
+end
+
 -- Every call makes its functions anew, which costs more the more of the variables around them they use. So everything stands in one
 -- table, and what few batches need (changes, lists, windows, leases, outboxes) is made when a batch needs it.
 local s = {
   name_at = tonumber(ARGV[1]),
   -- The places of the newest key and argument that were taken, and of the operation.
-  key_at = ARGV[1] ~= '' and 4 or 0, arg_at = 1, op_at = 0,
+  key_at = ARGV[1] ~= '' and 4 or 0, arg_at = 2, op_at = 0,
   -- Cells: {kind, version, expires or false, text}; false where there is none. `was` is what Redis had, where that was asked for.
   cells = {}, was = {}, dirty = {}, is_dirty = {}, is_record = {},
   -- A counter's largest value, and the last millisecond that a timestamp can name.

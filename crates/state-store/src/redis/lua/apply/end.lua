@@ -77,11 +77,13 @@ function s.run()
   if s.name_at then
     s.read_numbers()
   end
-  local results, arg_count = { 'ok' }, #ARGV
+  local results, arg_count, is_plain = { 'ok' }, #ARGV, ARGV[2] == 'P'
   while s.arg_at < arg_count do
     s.arg_at = s.arg_at + 1
     local code, result = ARGV[s.arg_at], ''
-    if code == 'R' then
+    if is_plain then
+      result = s.put(s.key(), string.sub(code, 2), s.arg(), false, string.sub(code, 1, 1) == 'R')
+    elseif code == 'R' then
       result = s.set(true)
     elseif code == 'S' then
       result = s.set(false)
