@@ -31,10 +31,16 @@ enum Step {
         max: usize,
         open: u64,
     },
-    /// Ends the n-th claim that was ever made, whoever has it now.
+    /// Ends the n-th claim that was ever made, whoever has it now, and the next few of the same consumer with it.
     Settle {
         nth: usize,
+        count: usize,
         how: u8,
+    },
+    /// Prolongs the n-th claim that was ever made, to a moment that is away so far.
+    Extend {
+        nth: usize,
+        seconds: u64,
     },
     TakeOver {
         group: u8,
@@ -54,7 +60,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..20u8).prop_filter_map("rare", |n| (n < 2).then_some(Step::Remove { group: n })),
         5 => (group.clone(), consumer.clone(), 1..6usize, 0..4u64)
             .prop_map(|(group, consumer, max, open)| Step::Claim { group, consumer, max, open }),
-        6 => (0..40usize, 0..6u8).prop_map(|(nth, how)| Step::Settle { nth, how }),
+        6 => (0..40usize, 1..5usize, 0..6u8).prop_map(|(nth, count, how)| Step::Settle { nth, count, how }),
+        1 => (0..40usize, 0..20u64).prop_map(|(nth, seconds)| Step::Extend { nth, seconds }),
         1 => (group, consumer.clone(), consumer)
             .prop_map(|(group, consumer, incarnation)| Step::TakeOver { group, consumer, incarnation }),
         2 => (0..20u64).prop_map(|seconds| Step::Pass { seconds }),
@@ -105,16 +112,26 @@ async fn run(broker: &dyn Broker, steps: &[Step]) -> Vec<String> {
                     Err(e) => format!("{e:?}"),
                 }
             }
-            Step::Settle { nth, how } => match claimed.get(*nth) {
-                Some((group, consumer, seq, attempt)) => {
+            Step::Settle { nth, count, how } => match claimed.get(*nth) {
+                Some((group, consumer, ..)) => {
                     let outcome = match how {
                         0..=2 => Outcome::Ack,
                         3 => Outcome::Retry { at: now.saturating_add(Duration::from_secs(5)), error: "no".into() },
                         4 => Outcome::Dead { error: "bad".into() },
                         _ => Outcome::Release,
                     };
-                    let end = Settle { seq: *seq, attempt: *attempt, outcome };
-                    format!("{:?}", broker.settle(&name(*group), &format!("i{consumer}"), now, vec![end]).await)
+                    let mine = claimed.iter().skip(*nth).filter(|c| (&c.0, &c.1) == (group, consumer)).take(*count);
+                    let end = |c: &(u8, u8, u64, u32)| Settle { seq: c.2, attempt: c.3, outcome: outcome.clone() };
+                    let ends = mine.map(end).collect();
+                    format!("{:?}", broker.settle(&name(*group), &format!("i{consumer}"), now, ends).await)
+                }
+                None => continue,
+            },
+            Step::Extend { nth, seconds } => match claimed.get(*nth) {
+                Some((group, consumer, seq, attempt)) => {
+                    let until = now.saturating_add(Duration::from_secs(*seconds));
+                    let claims = vec![(*seq, *attempt)];
+                    format!("{:?}", broker.extend(&name(*group), &format!("i{consumer}"), until, claims).await)
                 }
                 None => continue,
             },
