@@ -92,9 +92,10 @@ async fn a_claim_whose_answer_is_lost_comes_again_at_once() {
     let config = config(&format!("redis://{}", proxy.addr())).with_operation_timeout(Duration::from_secs(1));
     let broker = broker(&config);
     open(&broker).await;
+    let long = Claim { lease: Duration::from_secs(3_600), ..request("me", SystemClock.wall()) };
+    // So that the server knows the script: else the lost answer is only that it does not.
+    assert_eq!(lines(&broker.claim(long.clone()).await.unwrap()), [""; 0]);
     broker.append(vec![event("k", "1"), event("k", "2")]).await.pop().unwrap().unwrap();
-    let now = SystemClock.wall();
-    let long = Claim { lease: Duration::from_secs(3_600), ..request("me", now) };
     proxy.swallow_next_reply();
     let lost = broker.claim(long.clone()).await.expect_err("the answer is lost");
     assert_eq!(lost.kind(), ErrorKind::Ambiguous);
