@@ -24,7 +24,7 @@ use infra_backends::{Access, BackendError, Fsync, Redis, RedisConfig};
 use infra_types::{Clock, Health, HealthStatus, Namespace};
 use redis::Value as Reply;
 
-use self::keys::{Layout, Space};
+use self::keys::{LAYOUT, Layout, Space};
 use crate::{
     batch::{Applied, Batch, OutboxPosition, OutboxRow, Ttl, When},
     changes::{ChangePosition, Changes},
@@ -119,6 +119,7 @@ impl RedisStateStore {
         if !self.is_checked.load(Ordering::Acquire) {
             self.was_used.store(true, Ordering::Release);
             self.check_rights().await?;
+            self.check_layout().await?;
             self.is_checked.store(true, Ordering::Release);
         }
         if self.is_durable { self.refuse_forgetful() } else { Ok(()) }
@@ -135,6 +136,25 @@ impl RedisStateStore {
                 Err(BackendError::Denied { reason }.into())
             }
             _ => Ok(()),
+        }
+    }
+
+    /// What a later release wrote in its own way must not be misread.
+    async fn check_layout(&self) -> Result<(), StoreError> {
+        let key = self.layout.number_key();
+        let mut cmd = redis::cmd("GET");
+        cmd.arg(&key);
+        let bytes = match self.query(&key, &cmd, Access::Read).await? {
+            Reply::Nil => return Ok(()),
+            Reply::BulkString(bytes) => bytes,
+            other => return Err(StoreError::Corrupt { reason: format!("GET {key} was answered with {other:?}") }),
+        };
+        match std::str::from_utf8(&bytes).ok().and_then(|text| text.parse().ok()) {
+            Some(LAYOUT) => Ok(()),
+            Some(found) if found > LAYOUT => {
+                Err(BackendError::NewerSchema { component: "state", found, known: LAYOUT }.into())
+            }
+            _ => Err(StoreError::Corrupt { reason: format!("{key} does not hold the number of a layout") }),
         }
     }
 

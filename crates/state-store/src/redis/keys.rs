@@ -14,6 +14,11 @@
 //! | `i` | sorted set | the names of the records, for scans |
 //! | `e` | sorted set | those that expire, by their moment, so that writes sweep the index |
 //! | `k` | stream | the changes that are kept, by their numbers |
+//!
+//! This is layout 1. A later one that this program would misread puts its number into `<prefix>state:layout` (a string; where there is
+//! none it is 1, so that this one need not write it) before it writes anything else: who connects reads that first, and refuses.
+//! Programs that run already do not look again. For them it makes the last number in each `n` no number, and begins its values with
+//! other letters or keeps them in other types of keys: that is checked by every batch and every read.
 
 use infra_types::{EventId, Namespace};
 
@@ -24,6 +29,9 @@ use crate::{
 
 /// What a prefix is when the configuration names none.
 const PREFIX: &str = "infra:";
+
+/// The layout that this program reads and writes.
+pub(super) const LAYOUT: i64 = 1;
 
 /// What all keys of all namespaces begin with.
 #[derive(Debug, Clone)]
@@ -49,6 +57,11 @@ impl Layout {
 
     pub(super) fn prefix(&self) -> &str {
         &self.0
+    }
+
+    /// Where a later layout says its number.
+    pub(super) fn number_key(&self) -> String {
+        format!("{}layout", self.0)
     }
 
     /// The key that health writes. It is no key of the namespace, but lives where those do.
