@@ -285,7 +285,7 @@ async fn plain_values_are_refused_unless_a_migration_reads_them() {
     assert_eq!(store.list_latest(&home(), &list, 1).await.unwrap().values, [SECRET]);
     assert_eq!(store.outbox_read(&home(), &out, None, 1).await.unwrap()[0].payload, SECRET);
     let rotated = store.rotate(&home(), "r").await.unwrap();
-    assert_eq!(rotated, Rotated { seen: 1, rewritten: 1, changed_meanwhile: 0 });
+    assert_eq!(rotated, Rotated { seen: 1, rewritten: 1, ..Rotated::default() });
     assert_eq!(encrypted(inner).get_bytes(&home(), &record("r")).await.unwrap().unwrap(), SECRET);
 }
 
@@ -305,9 +305,9 @@ async fn rotation_moves_every_record_and_keeps_its_time() {
     store.set(&home(), &record("k000"), "new", Ttl::Never).await.unwrap();
     assert_eq!(store.get_bytes(&home(), &record("k042")).await.unwrap().unwrap(), "v42", "older keys still read");
     let rotated = store.rotate(&home(), "k").await.unwrap();
-    assert_eq!(rotated, Rotated { seen: 101, rewritten: 99, changed_meanwhile: 0 });
+    assert_eq!(rotated, Rotated { seen: 101, rewritten: 99, ..Rotated::default() });
     let again = store.rotate(&home(), "k").await.unwrap();
-    assert_eq!(again, Rotated { seen: 101, rewritten: 0, changed_meanwhile: 0 });
+    assert_eq!(again, Rotated { seen: 101, ..Rotated::default() });
 
     let after = EncryptedStateStore::new(inner, KeyRing::new("2026-02", key_of(2)).unwrap());
     assert_eq!(after.get_bytes(&home(), &record("k042")).await.unwrap().unwrap(), "v42");
@@ -315,6 +315,29 @@ async fn rotation_moves_every_record_and_keeps_its_time() {
     assert!(before.get(&home(), &record("k042")).await.is_err(), "the older key is no longer of use");
     clock.advance(Duration::from_secs(60));
     assert_eq!(after.scan(&home(), Scan { limit: 1_000, ..Scan::new("k0") }).await.unwrap().entries.len(), 50);
+}
+
+#[tokio::test]
+async fn rotation_counts_what_is_too_large_and_goes_on() {
+    let inner = memory();
+    let max = inner.info().limits.value_bytes_max;
+    // More than one page, so that it must also come past the end of the first.
+    for n in 0..40 {
+        inner.set(&home(), &record(&format!("k{n:02}")), SECRET, Ttl::Never).await.unwrap();
+    }
+    for name in ["k05", "k39"] {
+        inner.set(&home(), &record(name), vec![7; max], Ttl::Never).await.unwrap();
+    }
+    let store = encrypted(inner.clone()).accept_plain(true);
+    let longest = store.info().limits.value_bytes_max;
+    inner.set(&home(), &record("k10"), vec![7; longest], Ttl::Never).await.unwrap();
+
+    let rotated = store.rotate(&home(), "k").await.unwrap();
+    let too_large = Rotated { seen: 40, too_large: 2, first_too_large: Some(record("k05")), ..Rotated::default() };
+    assert_eq!(rotated, Rotated { rewritten: 38, ..too_large.clone() });
+    assert_eq!(store.rotate(&home(), "k").await.unwrap(), too_large, "they stay as they are");
+    assert_eq!(store.get_bytes(&home(), &record("k05")).await.unwrap().unwrap().len(), max);
+    assert_eq!(encrypted(inner).get_bytes(&home(), &record("k10")).await.unwrap().unwrap().len(), longest);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
