@@ -159,3 +159,19 @@ async fn many_connections_may_open_a_new_file_at_once() {
         }
     }
 }
+
+#[tokio::test]
+async fn what_is_no_file_is_refused() {
+    for name in [":memory:", "", "file:x?mode=memory&cache=shared"] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = if name.starts_with("file:") { dir.path().join(name) } else { name.into() };
+        let sqlite = Sqlite::new(SqliteConfig::new(&path));
+        let answer = sqlite.write(|conn| Ok::<_, BackendError>(conn.execute("CREATE TABLE t (x)", []).is_ok())).await;
+        if name.starts_with("file:") {
+            assert!(answer.unwrap() && path.exists(), "a name is a file, whatever it looks like");
+        } else {
+            let e = answer.unwrap_err();
+            assert!(matches!(&e, BackendError::Open { reason, .. } if reason.contains("no file")), "{name:?}: {e}");
+        }
+    }
+}

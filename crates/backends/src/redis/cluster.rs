@@ -64,7 +64,7 @@ impl Cluster {
             Some(map) => map,
             None => {
                 let first = self.seeds.first().cloned().unwrap_or_default();
-                within(self.dialer.config.connect_timeout, &first.0, first.1, self.refresh(0)).await?
+                within(self.dialer.config.patience(), &first.0, first.1, self.refresh(0)).await?
             }
         };
         map.owner(slot).cloned().ok_or_else(|| {

@@ -232,6 +232,11 @@ impl RedisConfig {
         self
     }
 
+    /// How long an operation waits for a connection that is being made.
+    pub(super) fn patience(&self) -> Duration {
+        self.connect_timeout.min(self.operation_timeout)
+    }
+
     /// What is wrong with these settings.
     ///
     /// # Errors

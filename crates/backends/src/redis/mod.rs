@@ -65,8 +65,8 @@ struct Inner {
 
 /// A handle on a Redis; clones share the connections. Needs a tokio runtime; the first operation connects.
 ///
-/// **Time**: an operation ends within `operation_timeout`, or within `connect_timeout + operation_timeout` if it has to
-/// connect first. While attempts to connect fail there is one at a time, and between two of them (at most half a second)
+/// **Time**: an operation ends within `operation_timeout`, or within twice that if it has to wait for a connection first.
+/// Connecting itself may take `connect_timeout` and goes on for the next operations. While attempts to connect fail there is one at a time, and between two of them (at most half a second)
 /// operations get the last one's error at once.
 ///
 /// **Once**: an operation is sent once. It is sent again only after a server said that it has not run it: to another node

@@ -62,7 +62,8 @@ impl Node {
         alive(&self.slots[at]).ok_or(at)
     }
 
-    /// A connection; makes it if there is none. Waits for at most the connect timeout.
+    /// A connection; makes it if there is none. Waits for at most the shorter of the two timeouts; connecting goes on without its
+    /// waiters, for the next ones.
     pub(super) async fn acquire(self: &Arc<Self>) -> Result<Arc<Live>, BackendError> {
         let at = match self.live() {
             Ok(live) => return Ok(live),
@@ -73,7 +74,7 @@ impl Node {
         let node = Arc::clone(self);
         let passed = slot.gate.pass(|| alive(slot), move || async move { node.connect(at).await });
         let (host, port) = self.name();
-        within(self.dialer.config.connect_timeout, &host, port, passed).await
+        within(self.dialer.config.patience(), &host, port, passed).await
     }
 
     async fn connect(&self, at: usize) -> Result<Arc<Live>, BackendError> {

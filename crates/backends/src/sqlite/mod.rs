@@ -9,7 +9,7 @@ mod worker;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use infra_types::{Clock, SystemClock};
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 use tokio::sync::OnceCell;
 
 pub use self::migrate::Schema;
@@ -71,24 +71,30 @@ impl SqliteConfig {
     }
 
     fn try_open(&self) -> Result<Connection, BackendError> {
-        let open = || -> rusqlite::Result<Connection> {
-            let conn = Connection::open(&self.path)?;
+        let open = || -> rusqlite::Result<(Connection, String)> {
+            // Without `SQLITE_OPEN_URI`: a name is a file, and nothing else.
+            let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+            let conn = Connection::open_with_flags(&self.path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
             conn.busy_timeout(self.busy_timeout)?;
-            conn.pragma_update_and_check(None, "journal_mode", "WAL", |_| Ok(()))?;
+            let mode = conn.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
             let level = match self.synchronous {
                 Synchronous::Normal => "NORMAL",
                 Synchronous::Full => "FULL",
             };
             conn.pragma_update(None, "synchronous", level)?;
             conn.set_prepared_statement_cache_capacity(256);
-            Ok(conn)
+            Ok((conn, mode))
         };
-        open().map_err(|e| match classify(&e) {
-            BackendError::Other { reason } | BackendError::Ambiguous { reason } => {
-                BackendError::Open { target: self.path.display().to_string(), reason }
-            }
+        let failed = |reason| BackendError::Open { target: self.path.display().to_string(), reason };
+        let (conn, mode) = open().map_err(|e| match classify(&e) {
+            BackendError::Other { reason } | BackendError::Ambiguous { reason } => failed(reason),
             known => known,
-        })
+        })?;
+        if mode != "wal" {
+            // `:memory:` and an empty name: each connection would have a database of its own.
+            return Err(failed(format!("it is no file that keeps a write-ahead log (its mode is {mode})")));
+        }
+        Ok(conn)
     }
 }
 

@@ -1,13 +1,13 @@
 //! When a server fails, its store is asked again where that is safe, and left alone for a while when it keeps failing.
 //!
-//! The port has the time limit; here are the retries and the breaker, and nothing else. Reads are tried again. A batch is tried again
+//! The port has the time limit; here are the retries and the breaker, and nothing else. Reads that fail soon are tried again. A batch is tried again
 //! only if the store said that nothing was written: after a lost reply its caller finds out first.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use infra_resilience::{
-    CallError, CircuitBreaker, Classify, Idempotent, Policy, PolicyError, ReadOnly, Retry, presets,
+    AtMostOnce, CallError, CircuitBreaker, Classify, Idempotent, Policy, PolicyError, ReadOnly, Retry, presets,
 };
 use infra_state_store::{
     Applied, Batch, ChangePosition, Changes, Entry, Key, ListPage, ListRange, OutboxPosition, OutboxRow, Page, Scan,
@@ -17,18 +17,29 @@ use infra_types::{Backoff, Clock, ErrorKind, Health, Namespace};
 
 use crate::error::FactoryError;
 
+/// A call that took longer than this is not repeated: whoever waits for it has waited enough.
+const PATIENCE: Duration = Duration::from_millis(500);
+
 /// What the layers of a call need to know of a store's error.
 #[derive(Debug)]
-struct Failed(StoreError);
+struct Failed {
+    error: StoreError,
+    took: Duration,
+}
 
 impl Classify for Failed {
     fn kind(&self) -> ErrorKind {
-        self.0.kind()
+        self.error.kind()
+    }
+
+    /// Longer than any wait that the policies accept, so that they stop.
+    fn retry_after(&self) -> Option<Duration> {
+        (self.took > PATIENCE).then_some(Duration::MAX)
     }
 
     /// A closed store is closed for good: asking again would not help, and says nothing about the server.
     fn is_local_rejection(&self) -> bool {
-        matches!(self.0, StoreError::Closed)
+        matches!(self.error, StoreError::Closed)
     }
 }
 
@@ -37,6 +48,7 @@ pub(crate) struct GuardedStore {
     inner: Arc<dyn StateStore>,
     reads: Policy,
     writes: Policy,
+    clock: Arc<dyn Clock>,
     /// What the server's last failure said: the refusals of an open breaker repeat it.
     last_failure: parking_lot::Mutex<String>,
 }
@@ -47,22 +59,19 @@ impl GuardedStore {
         // While the breaker is open a call fails at once: whoever decides about money waits for nothing.
         let retry = || Retry::attempts(3).backoff(Backoff::default()).retry_after_max(Duration::ZERO);
         let reads = presets::database(name).retry(retry()).clock(Arc::clone(&clock)).build()?;
-        let writes = Policy::builder(name).retry(retry().stop_on_unknown()).clock(clock);
+        let writes = Policy::builder(name).retry(retry().stop_on_unknown()).clock(Arc::clone(&clock));
         let writes = match reads.breaker() {
             Some(breaker) => writes.breaker(CircuitBreaker::clone(breaker)),
             None => writes,
         };
-        Ok(Self { inner, reads, writes: writes.build()?, last_failure: parking_lot::Mutex::default() })
+        Ok(Self { inner, reads, writes: writes.build()?, clock, last_failure: parking_lot::Mutex::default() })
     }
 
     async fn read<T, F>(&self, call: impl Fn() -> F + Send) -> Result<T, StoreError>
     where
         F: Future<Output = Result<T, StoreError>> + Send,
     {
-        let call = |_| {
-            let call = call();
-            async { call.await.map_err(Failed) }
-        };
+        let call = |_| self.timed(call());
         self.reads.call(ReadOnly, call).await.map_err(|e| self.plain(e))
     }
 
@@ -71,16 +80,18 @@ impl GuardedStore {
     where
         F: Future<Output = Result<T, StoreError>> + Send,
     {
-        let call = |_| {
-            let call = call();
-            async { call.await.map_err(Failed) }
-        };
+        let call = |_| self.timed(call());
         self.writes.call(Idempotent, call).await.map_err(|e| self.plain(e))
+    }
+
+    async fn timed<T>(&self, call: impl Future<Output = Result<T, StoreError>> + Send) -> Result<T, Failed> {
+        let start = self.clock.now();
+        call.await.map_err(|error| Failed { error, took: self.clock.now().since(start) })
     }
 
     fn plain(&self, e: PolicyError<Failed>) -> StoreError {
         match e.error {
-            CallError::Inner(Failed(e)) => {
+            CallError::Inner(Failed { error: e, .. }) => {
                 if e.index().is_none() {
                     *self.last_failure.lock() = e.to_string();
                 }
@@ -145,7 +156,9 @@ impl StateStore for GuardedStore {
     }
 
     async fn clear(&self, namespace: &Namespace) -> Result<u64, StoreError> {
-        self.write(|| self.inner.clear(namespace)).await
+        // Once: what a first try removed would be missing in the count of a second.
+        let call = |_| self.timed(self.inner.clear(namespace));
+        self.writes.call_once(AtMostOnce, call).await.map_err(|e| self.plain(e))
     }
 
     /// Past the breaker: whoever asks wants to know how the server is now.

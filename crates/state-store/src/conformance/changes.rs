@@ -221,6 +221,14 @@ pub async fn what_is_kept_may_change(f: &dyn Fixture) {
     no_gap(&changes_after(&*store, all.changes[1].position).await, &["+c", "+d"]);
     write(&*store, &["e"]).await;
     no_gap(&changes_after(&*store, all.changes[1].position).await, &["+c", "+d", "+e"]);
+    // Operations happen in their order: what fell off before more was kept is gone.
+    let start = changes_end(&*store).await;
+    let keep = |max| Op::KeepChanges { max };
+    let puts = ["f", "g", "h", "i"].map(|name| put(&record(name), name.to_owned()));
+    let mut raised = batch().with(keep(2));
+    raised.extend(puts);
+    good(store.apply(raised.with(keep(10))).await);
+    a_gap(&changes_after(&*store, start).await);
 }
 
 /// A cleared namespace goes on keeping, and everyone who followed it learns that something is gone, also who was at the end.

@@ -246,6 +246,8 @@ BEGIN
             IF v_space.changes_max = 0 THEN
                 v_space.changes_floor := v_space.last_number;
             END IF;
+            -- What is beyond the bound of before is forgotten, also if the new one would have kept it.
+            v_space := state_trim(v_space);
             v_space.changes_max := p_nums[i];
             IF v_space.changes_kept > v_space.changes_max THEN
                 v_space := state_trim(v_space);

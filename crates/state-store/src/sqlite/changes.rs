@@ -20,22 +20,28 @@ pub(super) struct Counts {
     pub(super) changes_max: u32,
     /// Changes up to and with this number are not known.
     changes_floor: u64,
+    /// How many stand after the floor.
+    changes_kept: u32,
 }
 
 impl Counts {
     pub(super) fn read(conn: &Connection, ns: &str) -> Result<Self, StoreError> {
-        let sql = "SELECT last_number, changes_max, changes_floor FROM state_namespace WHERE ns = ?1";
+        let sql = "SELECT last_number, changes_max, changes_floor, changes_kept FROM state_namespace WHERE ns = ?1";
         let found = first(conn, sql, [ns], |row| {
-            Ok(Self { last_number: unsigned(row, 0)?, changes_max: row.get(1)?, changes_floor: unsigned(row, 2)? })
+            let (last_number, changes_floor) = (unsigned(row, 0)?, unsigned(row, 2)?);
+            Ok(Self { last_number, changes_max: row.get(1)?, changes_floor, changes_kept: row.get(3)? })
         })?;
         Ok(found.unwrap_or_default())
     }
 
     pub(super) fn store(self, conn: &Connection, ns: &str) -> Result<(), StoreError> {
-        let sql = "INSERT INTO state_namespace (ns, last_number, changes_max, changes_floor) VALUES (?1, ?2, ?3, ?4)
+        let sql = "INSERT INTO state_namespace (ns, last_number, changes_max, changes_floor, changes_kept)
+                   VALUES (?1, ?2, ?3, ?4, ?5)
                    ON CONFLICT (ns) DO UPDATE SET last_number = excluded.last_number,
-                       changes_max = excluded.changes_max, changes_floor = excluded.changes_floor";
-        execute(conn, sql, params![ns, signed(self.last_number), self.changes_max, signed(self.changes_floor)])
+                       changes_max = excluded.changes_max, changes_floor = excluded.changes_floor,
+                       changes_kept = excluded.changes_kept";
+        let Self { last_number, changes_max, changes_floor, changes_kept } = self;
+        execute(conn, sql, params![ns, signed(last_number), changes_max, signed(changes_floor), changes_kept])
             .map(|_| ())
     }
 }
@@ -52,16 +58,21 @@ pub(super) fn note(conn: &Connection, ns: &str, counts: &mut Counts, change: &Ch
     let sql = "INSERT INTO state_change (ns, number, name, version, expires_ms) VALUES (?1, ?2, ?3, ?4, ?5)";
     let (version, expires_ms) = (change.version.map(|v| signed(v.0)), change.expires_at.map(Timestamp::as_millis));
     execute(conn, sql, params![ns, signed(change.position.0), change.key.name(), version, expires_ms])?;
+    counts.changes_kept += 1;
     trim(conn, ns, counts)
 }
 
-/// Forgets the changes beyond the newest that are kept.
+/// Forgets the changes beyond the newest that are kept. Looks from the floor on: what is kept may be much.
 fn trim(conn: &Connection, ns: &str, counts: &mut Counts) -> Result<(), StoreError> {
-    let beyond = "SELECT number FROM state_change WHERE ns = ?1 ORDER BY number DESC LIMIT 1 OFFSET ?2";
-    if let Some(number) = first(conn, beyond, params![ns, counts.changes_max], |row| unsigned(row, 0))? {
-        counts.changes_floor = counts.changes_floor.max(number);
-        execute(conn, "DELETE FROM state_change WHERE ns = ?1 AND number <= ?2", params![ns, signed(number)])?;
-    }
+    let Some(beyond) = counts.changes_kept.checked_sub(counts.changes_max).filter(|beyond| *beyond > 0) else {
+        return Ok(());
+    };
+    let last = "SELECT number FROM state_change WHERE ns = ?1 AND number > ?2 ORDER BY number LIMIT 1 OFFSET ?3";
+    let last = first(conn, last, params![ns, signed(counts.changes_floor), beyond - 1], |row| unsigned(row, 0))?;
+    let last = last.ok_or_else(|| StoreError::Corrupt { reason: "fewer changes are kept than were counted".into() })?;
+    execute(conn, "DELETE FROM state_change WHERE ns = ?1 AND number <= ?2", params![ns, signed(last)])?;
+    counts.changes_floor = last;
+    counts.changes_kept = counts.changes_max;
     Ok(())
 }
 
@@ -73,6 +84,7 @@ pub(super) fn forget(conn: &Connection, ns: &str) -> Result<(), StoreError> {
     }
     counts.last_number += 1;
     counts.changes_floor = counts.last_number;
+    counts.changes_kept = 0;
     counts.store(conn, ns)
 }
 

@@ -52,9 +52,10 @@ pub(super) static SCHEMA: Schema = Schema {
         CREATE TABLE state_list_value (
             list INTEGER NOT NULL REFERENCES state_list (id), place INTEGER NOT NULL, bytes BLOB NOT NULL,
             PRIMARY KEY (list, place)) STRICT, WITHOUT ROWID;
-        -- 0 keeps no changes; up to and with the floor they are not known.
+        -- 0 keeps no changes; up to and with the floor they are not known; so many stand after it.
         ALTER TABLE state_namespace ADD COLUMN changes_max INTEGER NOT NULL DEFAULT 0;
         ALTER TABLE state_namespace ADD COLUMN changes_floor INTEGER NOT NULL DEFAULT 0;
+        ALTER TABLE state_namespace ADD COLUMN changes_kept INTEGER NOT NULL DEFAULT 0;
         CREATE TABLE state_change (
             ns TEXT NOT NULL, number INTEGER NOT NULL, name TEXT NOT NULL, version INTEGER, expires_ms INTEGER,
             PRIMARY KEY (ns, number)) STRICT, WITHOUT ROWID;
