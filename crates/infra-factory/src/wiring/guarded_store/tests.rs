@@ -2,7 +2,7 @@ use std::{sync::Arc, time::Duration};
 
 use infra_state_store::{
     Batch, Delta, Key, MemoryStateStore, StateStore, StateStoreExt, StoreError,
-    chaos::{ChaosStateStore, Fault},
+    chaos::{ChaosPlan, ChaosStateStore, Fault},
 };
 use infra_types::{ErrorKind, ManualClock, Namespace};
 
@@ -15,9 +15,13 @@ struct Stand {
 }
 
 fn stand() -> Stand {
+    planned(ChaosPlan::default())
+}
+
+fn planned(plan: ChaosPlan) -> Stand {
     let clock = ManualClock::default();
     let memory = Arc::new(MemoryStateStore::new(Arc::new(clock.clone())));
-    let chaos = Arc::new(ChaosStateStore::new(memory, Arc::new(clock.clone())));
+    let chaos = Arc::new(ChaosStateStore::with_plan(memory, Arc::new(clock.clone()), plan));
     chaos.script_reads_too(true);
     let store = GuardedStore::new("state", chaos.clone(), Arc::new(clock.clone())).unwrap();
     Stand { clock, chaos, store }
@@ -72,6 +76,19 @@ async fn a_lost_reply_to_a_write_is_told_and_never_repeated() {
         assert!(matches!(e, StoreError::Ambiguous { .. }), "{e}");
         assert_eq!(stand.count().await, i64::from(fault == Fault::LostReply));
     }
+}
+
+#[tokio::test]
+async fn a_failure_that_took_long_is_not_repeated() {
+    let late = ChaosPlan {
+        unavailable_permille: 1_000,
+        delay_permille: 1_000,
+        delay_max: Duration::from_secs(3_600),
+        ..ChaosPlan::default()
+    };
+    let stand = planned(late);
+    stand.run(stand.store.get(&home(), &key())).await.unwrap_err();
+    assert_eq!(stand.chaos.counts().calls, 1);
 }
 
 #[tokio::test]
