@@ -43,7 +43,8 @@ struct Inner {
 }
 
 /// A store in memory. Clones share the data. Cache keys beyond the bound push out the oldest ones; records, outboxes and marks
-/// grow with what the caller writes.
+/// grow with what the caller writes. A lease's row and a namespace's last number stay as long as the store, also after `clear`, so that no
+/// fence and no version returns: name leases after what is few, such as accounts.
 #[derive(Clone)]
 pub struct MemoryStateStore(Arc<Inner>);
 
