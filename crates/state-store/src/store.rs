@@ -170,7 +170,8 @@ pub trait StateStore: Send + Sync + fmt::Debug {
     /// Reads keys in one consistent snapshot; the answers stand in the order of `keys`, absent (or expired) as `None`.
     ///
     /// # Errors
-    /// `TooLarge` for over `Limits::get_keys_max` keys, `Closed`, `Backend`, `Corrupt`.
+    /// `TooLarge` for over `Limits::get_keys_max` keys; `Invalid` for a list key ([`list_range`](Self::list_range) reads it) or a window
+    /// key (admit 0 to read it); `Closed`, `Backend`, `Corrupt`. One key that is wrong refuses all.
     ///
     /// # Cancel safety
     /// Reads change nothing.
@@ -179,7 +180,7 @@ pub trait StateStore: Send + Sync + fmt::Debug {
     /// Reads one key.
     ///
     /// # Errors
-    /// `Closed`, `Backend`, `Corrupt`.
+    /// `Invalid` for a list or a window key, `Closed`, `Backend`, `Corrupt`.
     ///
     /// # Cancel safety
     /// Reads change nothing.
@@ -190,8 +191,13 @@ pub trait StateStore: Send + Sync + fmt::Debug {
     /// Applies a batch, all or nothing; one result an operation. An empty batch is fine and does nothing.
     ///
     /// # Errors
-    /// The first operation that refuses names itself by `index`, and nothing changed. After `Ambiguous` it is wholly there or wholly
-    /// absent.
+    /// Unless it is `Ambiguous`, nothing changed.
+    /// * Before anything happens: `TooLarge` for a value, a batch or its bytes beyond [`Limits`]; `Invalid` for an operation that does not
+    ///   suit the kind of its key, or an amount, cap, length, name or time to live out of its range; `Closed`.
+    /// * The first operation that refuses names itself by `index`: `Mismatch`, `OutOfBounds`, `Overflow`, `WrongType`, `LeaseHeld`,
+    ///   `Fenced`, `WindowFull`, `AlreadyProcessed`.
+    /// * `Backend` if the database failed, `Corrupt` if what it holds is not what a store writes.
+    /// * `Ambiguous` if the reply was lost: the batch is wholly there or wholly absent.
     ///
     /// # Cancel safety
     /// Dropping the future may leave the batch applied, never half.
@@ -200,7 +206,8 @@ pub trait StateStore: Send + Sync + fmt::Debug {
     /// Lists records under a prefix, by key. A key that is present throughout a paged scan is seen exactly once.
     ///
     /// # Errors
-    /// `Invalid` for an empty prefix or a limit outside 1 to 1,000.
+    /// `Invalid` for an empty prefix, for a prefix or `after` that no key could have (over 512 bytes, control characters), or a limit
+    /// outside 1 to 1,000; `Closed`, `Backend`, `Corrupt`.
     ///
     /// # Cancel safety
     /// Reads change nothing.
@@ -235,7 +242,7 @@ pub trait StateStore: Send + Sync + fmt::Debug {
     /// later never stands before one that was already read.
     ///
     /// # Errors
-    /// `Invalid` for a limit outside 1 to 1,000.
+    /// `Invalid` for an outbox that is not named by a record key or a limit outside 1 to 1,000; `Closed`, `Backend`, `Corrupt`.
     ///
     /// # Cancel safety
     /// Reads change nothing.
@@ -251,13 +258,16 @@ pub trait StateStore: Send + Sync + fmt::Debug {
     /// counting. Answers how many keys were removed.
     ///
     /// # Errors
-    /// `Closed`, `Backend`.
+    /// `Closed`, `Backend`, `Corrupt`, `Ambiguous`. After any but `Closed` a part may be removed: clear again.
     ///
     /// # Cancel safety
     /// Dropping the future may leave a part removed.
     async fn clear(&self, namespace: &Namespace) -> Result<u64, StoreError>;
 
     /// How the store feels, with a write probe. Never an error: a store that cannot be reached is `Down`.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing that can be read.
     async fn health(&self) -> Health;
 
     /// What the store is.
@@ -266,6 +276,9 @@ pub trait StateStore: Send + Sync + fmt::Debug {
     /// Finishes what was begun and refuses everything after with `Closed`. Idempotent.
     ///
     /// # Errors
-    /// What could not be finished.
+    /// What could not be finished, as [`apply`](Self::apply) would tell it; the store is closed all the same.
+    ///
+    /// # Cancel safety
+    /// Once it was polled, everything after is refused; who drops the future only does not wait for what was begun.
     async fn close(&self) -> Result<(), StoreError>;
 }
