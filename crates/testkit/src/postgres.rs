@@ -178,15 +178,16 @@ impl PostgresServer {
         self.process.as_mut().expect("a killed server cannot go on: restart it first").resume();
     }
 
-    /// Takes back [`PostgresBuilder::file_bytes_max`], as if somebody had made room on the disk; for the running server and for all
-    /// restarts.
+    /// Changes [`PostgresBuilder::file_bytes_max`] for the running server and for all restarts; `None` as if somebody had made room
+    /// on the disk.
     ///
     /// # Panics
-    /// If `prlimit` is not installed.
-    pub fn lift_file_bytes_max(&mut self) {
-        self.file_bytes_max = None;
+    /// If the server is a shared one, or `prlimit` is not installed.
+    pub fn set_file_bytes_max(&mut self, bytes: Option<u64>) {
+        self.refuse_shared();
+        self.file_bytes_max = bytes;
         if let Some(process) = &self.process {
-            process.lift_file_limit(|| self.programs.other(PRLIMIT));
+            process.limit_files(bytes, || self.programs.other(PRLIMIT));
         }
     }
 

@@ -186,10 +186,11 @@ impl ServerProcess {
         order(&mut self.watcher, &format!("watch {pid}"));
     }
 
-    /// Lets the files of the server and its children grow again; `prlimit` is a command that runs that program as their user.
-    pub(crate) fn lift_file_limit(&self, prlimit: impl Fn() -> Command) {
+    /// Lets the files of the server and its children grow so far; `prlimit` is a command that runs that program as their user.
+    pub(crate) fn limit_files(&self, bytes_max: Option<u64>, prlimit: impl Fn() -> Command) {
+        let size = bytes_max.map_or_else(|| "unlimited".to_owned(), |bytes| bytes.to_string());
         for pid in self.family() {
-            let done = prlimit().args(["--fsize=unlimited:", "--pid", &pid.to_string()]).output();
+            let done = prlimit().args([&format!("--fsize={size}:"), "--pid", &pid.to_string()]).output();
             let done = done.unwrap_or_else(|error| panic!("prlimit cannot be run ({error}): install util-linux"));
             // A child may have ended in between.
             let complaints = String::from_utf8_lossy(&done.stderr);

@@ -150,15 +150,16 @@ impl RedisServer {
         self.process.as_mut().expect("a killed server cannot go on: restart it first").resume();
     }
 
-    /// Takes back [`RedisBuilder::file_bytes_max`], as if somebody had made room on the disk; for the running server and for all
-    /// restarts.
+    /// Changes [`RedisBuilder::file_bytes_max`] for the running server and for all restarts; `None` as if somebody had made room on
+    /// the disk.
     ///
     /// # Panics
-    /// If `prlimit` is not installed.
-    pub fn lift_file_bytes_max(&mut self) {
-        self.setup.file_bytes_max = None;
+    /// If the server was started without such a limit (a new one would end it by a signal), or `prlimit` is not installed.
+    pub fn set_file_bytes_max(&mut self, bytes: Option<u64>) {
+        assert!(self.setup.file_bytes_max.is_some(), "start the server with `builder().file_bytes_max(…)`");
+        self.setup.file_bytes_max = bytes;
         if let Some(process) = &self.process {
-            process.lift_file_limit(|| Command::new(PRLIMIT));
+            process.limit_files(bytes, || Command::new(PRLIMIT));
         }
     }
 

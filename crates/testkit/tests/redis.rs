@@ -155,7 +155,7 @@ fn a_full_disk_is_real_and_there_may_be_room_again() {
     let set = |server: &RedisServer, n: u32| server.cli(&["SET", &n.to_string(), &"x".repeat(64 << 10)]);
     let refused = (0..100).map(|n| set(&server, n)).find(|reply| matches!(reply, Reply::Error(_)));
     assert!(refused.as_ref().is_some_and(|reply| reply.text().starts_with("MISCONF")), "{refused:?}");
-    server.lift_file_bytes_max();
+    server.set_file_bytes_max(None);
     while set(&server, 100) != Reply::Status("OK".to_owned()) {
         std::thread::sleep(std::time::Duration::from_millis(10));
     }

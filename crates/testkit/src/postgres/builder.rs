@@ -74,7 +74,7 @@ impl PostgresBuilder {
     }
 
     /// Lets no file of the server grow beyond so many bytes (a multiple of 512), so that a write past that fails as on a full disk;
-    /// [`PostgresServer::lift_file_bytes_max`] makes room. Below 16 MiB, the size of a file of its log of changes, that log is what
+    /// [`PostgresServer::set_file_bytes_max`] makes room. Below 4 MiB, the size of a file of its log of changes here, that log is what
     /// has no room; above it, the tables. Only a size that is no multiple of the 8 KiB of a page makes it say that the disk is full:
     /// it takes a page that is written in part as the sign of that.
     #[must_use]

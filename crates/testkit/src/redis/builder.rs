@@ -134,7 +134,7 @@ impl RedisBuilder {
     }
 
     /// Lets no file of the server, the log included, grow beyond so many bytes (a multiple of 512), so that a write past that fails as
-    /// on a full disk; [`RedisServer::lift_file_bytes_max`] makes room.
+    /// on a full disk; [`RedisServer::set_file_bytes_max`] makes room.
     #[must_use]
     pub fn file_bytes_max(mut self, bytes: u64) -> Self {
         self.setup.file_bytes_max = Some(bytes);
