@@ -1,6 +1,12 @@
 //! What is cut, killed, frozen or lost on the way.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use infra_audit_log::{AuditError, AuditLog, PostgresAuditLog};
 use infra_testkit::{Cut, Direction, FaultProxy, PostgresServer};
@@ -161,13 +167,18 @@ async fn terminated_at_any_time_no_acknowledged_event_is_lost() {
     let server = PostgresServer::start();
     let config = config(&server);
     let logs = [(); 2].map(|()| Arc::new(open(&config)));
+    // A fast machine is done with a fixed count before anything was ended.
+    let enough = Arc::new(AtomicBool::new(false));
     let mut writers: Vec<_> = (0..2u64)
         .map(|writer| {
-            let log = Arc::clone(&logs[writer as usize]);
+            let (log, enough) = (Arc::clone(&logs[writer as usize]), Arc::clone(&enough));
             tokio::spawn(async move {
                 let mut found = Vec::new();
-                for n in 0..150 {
-                    let n = writer * 1_000 + n;
+                for n in 0..10_000 {
+                    if n >= 150 && enough.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let n = writer * 10_000 + n;
                     found.push((index_in_the_end(&log, n).await, n));
                 }
                 found
@@ -179,15 +190,16 @@ async fn terminated_at_any_time_no_acknowledged_event_is_lost() {
         let sql = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'infra'";
         let count: u64 = tokio::task::block_in_place(|| server.psql(sql)).parse().unwrap();
         ended += count;
+        enough.store(ended > 10, Ordering::Relaxed);
     }
+    enough.store(true, Ordering::Relaxed);
     let mut found = writers.remove(0).await.unwrap();
     found.extend(writers.remove(0).await.unwrap());
     found.sort_unstable();
-    assert!(found.iter().map(|(index, _)| *index).eq(0..300), "{found:?}");
+    assert!(found.iter().map(|(index, _)| *index).eq(0..found.len() as u64), "{found:?}");
     let stored = logs[0].query(infra_audit_log::AuditQuery { limit: 1_000, ..Default::default() }).await.unwrap();
-    assert!(
-        stored.events.iter().map(|stored| &stored.event).eq(&found.iter().map(|(_, n)| event(*n)).collect::<Vec<_>>())
-    );
+    let written: Vec<_> = found.iter().take(1_000).map(|(_, n)| event(*n)).collect();
+    assert!(stored.events.iter().map(|stored| &stored.event).eq(&written));
     logs[1].checkpoint(None).await.unwrap();
     assert!(ended > 10, "only {ended} were ended");
 }
