@@ -1,6 +1,8 @@
 //! Memory and SQLite give the same answers to the same operations, to the millisecond. What a store with a server's clock has in common
-//! with memory is in `agreement`.
+//! with memory is in `agreement`, and SQLite has it in common too.
 #![cfg(feature = "sqlite")]
+
+mod agreement;
 
 use std::{num::NonZeroU8, sync::Arc, time::Duration};
 
@@ -10,7 +12,7 @@ use infra_state_store::{
     SqliteStateStore, StateStore, Ttl, Value, Version, When, WindowLimit,
 };
 use infra_testkit::TestDir;
-use infra_types::{EventId, ManualClock, Namespace};
+use infra_types::{EventId, ManualClock, Namespace, SystemClock};
 use proptest::prelude::*;
 
 #[derive(Debug, Clone)]
@@ -112,7 +114,7 @@ fn op() -> impl Strategy<Value = Op> {
             Op::Acknowledge { outbox, up_to }
         }),
         1 => (queue(), id(), ttl()).prop_map(|(consumer, id, ttl)| Op::MarkInbox { consumer, id, ttl }),
-        4 => (list(), 0u8..9, 1u32..5, ttl())
+        4 => (list(), 0u8..9, prop_oneof![1u32..5, 1u32..=50], ttl())
             .prop_map(|(list, n, cap, ttl)| Op::Push { list, value: vec![n; n.into()].into(), cap, ttl }),
         4 => (window(), -1i64..6, limit()).prop_map(|(window, by, limit)| Op::Admit { window, by, limit }),
         1 => prop_oneof![list(), window()].prop_map(|key| Op::Delete { key, when: When::Always }),
@@ -124,7 +126,7 @@ fn op() -> impl Strategy<Value = Op> {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        8 => (namespace(), prop::collection::vec(op(), 0..5)).prop_map(|(ns, mut ops)| {
+        8 => (namespace(), prop::collection::vec(op(), 0..=12)).prop_map(|(ns, mut ops)| {
             ops.retain(|op| ns == "a" || !matches!(op, Op::KeepChanges { .. }));
             Step::Apply(ns, ops)
         }),
@@ -196,6 +198,19 @@ proptest! {
             }
             sqlite.close().await.unwrap();
             Ok(())
+        })?;
+    }
+
+    #[test]
+    fn memory_and_sqlite_agree_at_the_ends_of_every_range(steps in agreement::steps()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let dir = TestDir::new();
+            let config = SqliteConfig::new(dir.file("state.db")).with_synchronous(Synchronous::Normal);
+            let sqlite = SqliteStateStore::open(config, SystemClock::shared());
+            let agreed = agreement::agree(&sqlite, steps).await;
+            sqlite.close().await.unwrap();
+            agreed
         })?;
     }
 }

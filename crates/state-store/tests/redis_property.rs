@@ -1,242 +1,27 @@
-//! Redis gives the same answers as memory to the same operations, also at the ends of every range. Times are long, so that two clocks
-//! agree about what has expired.
+//! Redis gives the same answers as memory to the same operations.
 #![cfg(feature = "redis")]
 
-use std::{num::NonZeroU8, time::Duration};
+mod agreement;
 
 use infra_backends::RedisConfig;
-use infra_state_store::{
-    Applied, Batch, ChangePosition, Delta, Entry, Key, KeyKind, ListRange, MemoryStateStore, Op, OutboxPosition,
-    RedisStateStore, Scan, StateStore, StoreError, Ttl, Value, Version, When, WindowLimit,
-};
+use infra_state_store::RedisStateStore;
 use infra_testkit::{RedisServer, unique_name};
-use infra_types::{EventId, Namespace, SystemClock};
+use infra_types::SystemClock;
 use proptest::prelude::*;
 
-#[derive(Debug, Clone)]
-enum Step {
-    Apply(&'static str, Vec<Op>),
-    /// Of `b`, which keeps no changes: how many numbers a clear takes to tell them is each store's own.
-    Clear,
-}
-
-const HOUR: Duration = Duration::from_secs(3_600);
-
-fn key(kind: KeyKind, name: &str) -> Key {
-    Key::new(kind, name).expect("a valid key")
-}
-
-fn ns(name: &str) -> Namespace {
-    Namespace::new(name).expect("a valid namespace")
-}
-
-fn namespace() -> impl Strategy<Value = &'static str> {
-    prop_oneof![4 => Just("a"), 1 => Just("b")]
-}
-
-fn of(kind: KeyKind) -> impl Strategy<Value = Key> {
-    prop_oneof![Just("x"), Just("x%"), Just("x*"), Just("é\u{10FFFF}")].prop_map(move |name| key(kind, name))
-}
-
-fn plain() -> impl Strategy<Value = Key> {
-    prop_oneof![of(KeyKind::Cache), of(KeyKind::Record), of(KeyKind::Record)]
-}
-
-fn any_kind() -> impl Strategy<Value = Key> {
-    prop_oneof![3 => plain(), 1 => of(KeyKind::List), 1 => of(KeyKind::Window)]
-}
-
-fn ttl() -> impl Strategy<Value = Ttl> {
-    prop_oneof![Just(Ttl::Never), Just(Ttl::Keep), Just(Ttl::After(HOUR)), Just(Ttl::After(Duration::MAX))]
-}
-
-fn large() -> impl Strategy<Value = u64> {
-    prop_oneof![4 => 0u64..20, 1 => Just((1 << 53) - 1), 1 => Just(1 << 53), 1 => Just((1 << 53) + 1), 1 => Just(u64::MAX)]
-}
-
-fn when_of(kind: KeyKind) -> BoxedStrategy<When> {
-    let simple = prop_oneof![6 => Just(When::Always), 1 => Just(When::Absent), 1 => Just(When::Exists)];
-    match kind {
-        KeyKind::Record => prop_oneof![4 => simple, 1 => large().prop_map(|v| When::Version(Version(v)))].boxed(),
-        _ => simple.boxed(),
-    }
-}
-
-fn with_when(key: impl Strategy<Value = Key>) -> impl Strategy<Value = (Key, When)> {
-    key.prop_flat_map(|key| {
-        let when = when_of(key.kind());
-        (Just(key), when)
-    })
-}
-
-/// Small ones, and those around the limit of a counter and of an i64.
-fn number() -> impl Strategy<Value = i64> {
-    const MAX: i64 = Value::COUNTER_MAX;
-    prop_oneof![
-        8 => -6i64..6,
-        1 => prop::sample::select(vec![MAX - 1, MAX, MAX + 1, MAX + 2, i64::MAX, 1 - MAX, -MAX, -MAX - 1, -MAX - 2, i64::MIN]),
-    ]
-}
-
-fn value() -> impl Strategy<Value = Value> {
-    prop_oneof![
-        prop::collection::vec(any::<u8>(), 0..4).prop_map(Value::from),
-        Just(Value::from(vec![b'\n'; 200])),
-        number().prop_map(Value::Counter),
-    ]
-}
-
-fn id() -> impl Strategy<Value = EventId> {
-    prop_oneof![Just("e1"), Just("e2")].prop_map(|id| EventId::new(id).expect("a valid id"))
-}
-
-fn limit() -> impl Strategy<Value = WindowLimit> {
-    prop_oneof![3 => 0i64..9, 1 => Just(Value::COUNTER_MAX)].prop_map(|max| {
-        // One slice of 366 days: the two clocks are in the same one.
-        WindowLimit { max, length: WindowLimit::LENGTH_MAX, slices: NonZeroU8::MIN }
-    })
-}
-
-fn op() -> impl Strategy<Value = Op> {
-    let holder = || prop_oneof![Just("h1".to_owned()), Just("h 2".to_owned())];
-    let fence = || prop_oneof![4 => 0u64..5, 1 => large()];
-    let queue = || of(KeyKind::Record);
-    prop_oneof![
-        8 => (with_when(plain()), value(), ttl()).prop_map(|((key, when), value, ttl)| Op::Set { key, value, ttl, when }),
-        3 => with_when(any_kind()).prop_map(|(key, when)| Op::Delete { key, when }),
-        1 => with_when(any_kind()).prop_map(|(key, when)| Op::Check { key, when }),
-        5 => (plain(), number(), number(), number(), ttl()).prop_map(|(key, by, one, two, ttl)| {
-            Op::Add { key, delta: Delta { by, min: one.min(two), max: one.max(two) }, ttl }
-        }),
-        2 => (of(KeyKind::Lease), holder()).prop_map(|(key, holder)| Op::AcquireLease { key, holder, ttl: HOUR }),
-        1 => (of(KeyKind::Lease), holder(), fence())
-            .prop_map(|(key, holder, fence)| Op::RenewLease { key, holder, fence, ttl: HOUR }),
-        1 => (of(KeyKind::Lease), fence()).prop_map(|(key, fence)| Op::ReleaseLease { key, fence }),
-        1 => (of(KeyKind::Lease), fence()).prop_map(|(key, fence)| Op::CheckFence { key, fence }),
-        3 => (queue(), id(), 0usize..3).prop_map(|(outbox, id, n)| {
-            Op::Enqueue { outbox, order_key: "k".repeat(n), id, payload: vec![n as u8; n].into() }
-        }),
-        2 => (queue(), 0u64..9, large()).prop_map(|(outbox, transaction, sequence)| {
-            // A transaction comes from a store that has them; mostly there is none.
-            Op::Acknowledge { outbox, up_to: OutboxPosition { transaction: transaction / 8, sequence } }
-        }),
-        1 => (queue(), id(), ttl()).prop_map(|(consumer, id, ttl)| Op::MarkInbox { consumer, id, ttl }),
-        4 => (of(KeyKind::List), 0u8..9, 1u32..4, ttl())
-            .prop_map(|(list, n, cap, ttl)| Op::Push { list, value: vec![n; n.into()].into(), cap, ttl }),
-        3 => (of(KeyKind::Window), 0i64..6, limit()).prop_map(|(window, by, limit)| Op::Admit { window, by, limit }),
-        1 => (of(KeyKind::Window), Just(Value::COUNTER_MAX), limit())
-            .prop_map(|(window, by, limit)| Op::Admit { window, by, limit }),
-        2 => (0u32..5).prop_map(|max| Op::KeepChanges { max }),
-    ]
-}
-
-fn step() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        12 => (namespace(), prop::collection::vec(op(), 1..6)).prop_map(|(ns, mut ops)| {
-            ops.retain(|op| ns == "a" || !matches!(op, Op::KeepChanges { .. }));
-            Step::Apply(ns, ops)
-        }),
-        1 => Just(Step::Clear),
-    ]
-}
-
-/// Without moments: each store has its own clock. The end of time is the same for both.
-fn timeless(applied: Result<Vec<Applied>, StoreError>) -> String {
-    match applied {
-        Ok(mut applied) => {
-            for one in &mut applied {
-                if let Applied::Lease(grant) = one {
-                    grant.expires_at = infra_types::Timestamp::from_millis(0);
-                }
-            }
-            format!("{applied:?}")
-        }
-        Err(StoreError::LeaseHeld { index, key, holder, .. }) => format!("held {index} {key:?} {holder}"),
-        Err(StoreError::WindowFull { index, key, used, retry_after }) => {
-            format!("full {index} {key:?} {used} {}", retry_after.is_some())
-        }
-        Err(e) => format!("{e:?}"),
-    }
-}
-
-fn entry(entry: &Entry) -> String {
-    let ends = entry.expires_at.map(|at| at.as_millis() >= 9_223_372_036_854);
-    format!("{:?} {:?} {ends:?}", entry.value, entry.version)
-}
-
-/// Everything that can be read, as text.
-async fn all(store: &dyn StateStore) -> String {
-    let mut seen = String::new();
-    for ns in ["a", "b"].map(ns) {
-        let names = ["x", "x%", "x*", "é\u{10FFFF}"];
-        let kinds = [KeyKind::Cache, KeyKind::Record, KeyKind::Lease];
-        let keys: Vec<Key> = names.iter().flat_map(|n| kinds.map(|kind| key(kind, n))).collect();
-        for found in store.get_many(&ns, &keys).await.expect("a read") {
-            seen += &format!("{:?}\n", found.as_ref().map(entry));
-        }
-        for prefix in ["x", "x%", "é", "é\u{10FFFF}"] {
-            let mut scan = Scan { limit: 2, ..Scan::new(prefix) };
-            loop {
-                let page = store.scan(&ns, scan.clone()).await.expect("a scan");
-                page.entries.iter().for_each(|(key, found)| seen += &format!("{key:?} {}\n", entry(found)));
-                seen += &format!("{:?}\n", page.next);
-                match page.next {
-                    None => break,
-                    next => scan.after = next,
-                }
-            }
-        }
-        for name in names {
-            seen += &format!("{:?}\n", store.outbox_read(&ns, &key(KeyKind::Record, name), None, 3).await);
-            let after = Some(OutboxPosition { transaction: 0, sequence: 4 });
-            seen += &format!("{:?}\n", store.outbox_read(&ns, &key(KeyKind::Record, name), after, 3).await);
-            let list = key(KeyKind::List, name);
-            for range in [ListRange::newest(2), ListRange::oldest(2), ListRange { skip: 1, ..ListRange::newest(9) }] {
-                seen += &format!("{:?}\n", store.list_range(&ns, &list, range).await);
-            }
-        }
-        for after in [None, Some(0), Some(3), Some(7), Some(u64::MAX)] {
-            match store.changes_read(&ns, after.map(ChangePosition), 3).await {
-                Ok(read) => {
-                    seen += &format!("{} {:?}\n", read.gap, read.next);
-                    for change in read.changes {
-                        let ends = change.expires_at.is_some();
-                        seen += &format!("{:?} {:?} {:?} {ends}\n", change.position, change.key, change.version);
-                    }
-                }
-                Err(e) => seen += &format!("{e:?}\n"),
-            }
-        }
-    }
-    seen
-}
+use self::agreement::{agree, steps};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn memory_and_redis_agree(steps in prop::collection::vec(step(), 1..30)) {
+    fn memory_and_redis_agree(steps in steps()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let memory = MemoryStateStore::new(SystemClock::shared());
             let config = RedisConfig::from_url(&RedisServer::shared().url()).unwrap();
             let config = config.with_key_prefix(format!("{}:", unique_name()));
             let redis = RedisStateStore::open(config, SystemClock::shared()).unwrap();
-            for step in steps {
-                match step {
-                    Step::Clear => {
-                        let ns = ns("b");
-                        prop_assert_eq!(memory.clear(&ns).await.unwrap(), redis.clear(&ns).await.unwrap());
-                    }
-                    Step::Apply(name, ops) => {
-                        let batch = Batch { namespace: ns(name), ops };
-                        let (m, r) = (memory.apply(batch.clone()).await, redis.apply(batch).await);
-                        prop_assert_eq!(timeless(m), timeless(r));
-                    }
-                }
-                prop_assert_eq!(all(&memory).await, all(&redis).await);
-            }
-            Ok(())
+            agree(&redis, steps).await
         })?;
     }
 }

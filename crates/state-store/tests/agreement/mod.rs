@@ -18,6 +18,17 @@ pub(crate) enum Step {
     Clear,
 }
 
+/// How everything is read after a step.
+#[derive(Debug, Clone)]
+pub(crate) struct Look {
+    /// Rows of a page, messages, changes and values of one answer.
+    limit: usize,
+    /// Where a scan begins.
+    after: Option<&'static str>,
+    /// Values of a list that are passed over.
+    skip: u32,
+}
+
 const HOUR: Duration = Duration::from_secs(3_600);
 
 fn key(kind: KeyKind, name: &str) -> Key {
@@ -89,9 +100,12 @@ fn id() -> impl Strategy<Value = EventId> {
 }
 
 fn limit() -> impl Strategy<Value = WindowLimit> {
-    prop_oneof![3 => 0i64..9, 1 => Just(Value::COUNTER_MAX)].prop_map(|max| {
-        // One slice of 366 days: the two clocks are in the same one.
-        WindowLimit { max, length: WindowLimit::LENGTH_MAX, slices: NonZeroU8::MIN }
+    // Long ones: nothing leaves while the test runs, in whichever slice the two clocks are.
+    let uneven = HOUR * 7 + Duration::from_micros(1_999);
+    let length = prop::sample::select(vec![HOUR, uneven, HOUR * 24, WindowLimit::LENGTH_MAX]);
+    let slices = prop_oneof![1 => Just(1), 1 => Just(WindowLimit::SLICES_MAX), 2 => 2..WindowLimit::SLICES_MAX];
+    (prop_oneof![3 => 0i64..9, 1 => Just(Value::COUNTER_MAX)], length, slices).prop_map(|(max, length, slices)| {
+        WindowLimit { max, length, slices: NonZeroU8::new(slices).expect("not zero") }
     })
 }
 
@@ -119,18 +133,18 @@ fn op() -> impl Strategy<Value = Op> {
             Op::Acknowledge { outbox, up_to: OutboxPosition { transaction: transaction / 8, sequence } }
         }),
         1 => (queue(), id(), ttl()).prop_map(|(consumer, id, ttl)| Op::MarkInbox { consumer, id, ttl }),
-        4 => (of(KeyKind::List), 0u8..9, 1u32..4, ttl())
+        5 => (of(KeyKind::List), 0u8..9, prop_oneof![1u32..4, 1u32..=50], ttl())
             .prop_map(|(list, n, cap, ttl)| Op::Push { list, value: vec![n; n.into()].into(), cap, ttl }),
         3 => (of(KeyKind::Window), 0i64..6, limit()).prop_map(|(window, by, limit)| Op::Admit { window, by, limit }),
         1 => (of(KeyKind::Window), Just(Value::COUNTER_MAX), limit())
             .prop_map(|(window, by, limit)| Op::Admit { window, by, limit }),
-        2 => (0u32..5).prop_map(|max| Op::KeepChanges { max }),
+        3 => prop_oneof![2 => 0u32..5, 1 => 5u32..30].prop_map(|max| Op::KeepChanges { max }),
     ]
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        12 => (namespace(), prop::collection::vec(op(), 1..6)).prop_map(|(ns, mut ops)| {
+        12 => (namespace(), prop::collection::vec(op(), 0..=12)).prop_map(|(ns, mut ops)| {
             ops.retain(|op| ns == "a" || !matches!(op, Op::KeepChanges { .. }));
             Step::Apply(ns, ops)
         }),
@@ -162,8 +176,16 @@ fn entry(entry: &Entry) -> String {
     format!("{:?} {:?} {ends:?}", entry.value, entry.version)
 }
 
+fn look() -> impl Strategy<Value = Look> {
+    let after = [None, None, Some("a"), Some("x"), Some("x&"), Some("x%"), Some("xx"), Some("é\u{10FFFF}")];
+    let limit = prop_oneof![Just(1), Just(2), Just(3), Just(7), Just(1_000)];
+    (limit, prop::sample::select(after.to_vec()), prop_oneof![Just(0), 1u32..5, Just(49), Just(u32::MAX)])
+        .prop_map(|(limit, after, skip)| Look { limit, after, skip })
+}
+
 /// Everything that can be read, as text.
-async fn all(store: &dyn StateStore) -> String {
+async fn all(store: &dyn StateStore, look: &Look) -> String {
+    let limit = look.limit;
     let mut seen = String::new();
     for ns in ["a", "b"].map(ns) {
         let names = ["x", "x%", "x*", "é\u{10FFFF}"];
@@ -173,7 +195,7 @@ async fn all(store: &dyn StateStore) -> String {
             seen += &format!("{:?}\n", found.as_ref().map(entry));
         }
         for prefix in ["x", "x%", "é", "é\u{10FFFF}"] {
-            let mut scan = Scan { limit: 2, ..Scan::new(prefix) };
+            let mut scan = Scan { limit, after: look.after.map(str::to_owned), ..Scan::new(prefix) };
             loop {
                 let page = store.scan(&ns, scan.clone()).await.expect("a scan");
                 page.entries.iter().for_each(|(key, found)| seen += &format!("{key:?} {}\n", entry(found)));
@@ -185,16 +207,17 @@ async fn all(store: &dyn StateStore) -> String {
             }
         }
         for name in names {
-            seen += &format!("{:?}\n", store.outbox_read(&ns, &key(KeyKind::Record, name), None, 3).await);
+            seen += &format!("{:?}\n", store.outbox_read(&ns, &key(KeyKind::Record, name), None, limit).await);
             let after = Some(OutboxPosition { transaction: 0, sequence: 4 });
-            seen += &format!("{:?}\n", store.outbox_read(&ns, &key(KeyKind::Record, name), after, 3).await);
+            seen += &format!("{:?}\n", store.outbox_read(&ns, &key(KeyKind::Record, name), after, limit).await);
             let list = key(KeyKind::List, name);
-            for range in [ListRange::newest(2), ListRange::oldest(2), ListRange { skip: 1, ..ListRange::newest(9) }] {
+            for range in [ListRange::newest(60), ListRange::oldest(limit), ListRange::newest(limit)] {
+                let range = ListRange { skip: if range.limit == 60 { 0 } else { look.skip }, ..range };
                 seen += &format!("{:?}\n", store.list_range(&ns, &list, range).await);
             }
         }
-        for after in [None, Some(0), Some(3), Some(7), Some(u64::MAX)] {
-            match store.changes_read(&ns, after.map(ChangePosition), 3).await {
+        for after in [None, Some(0), Some(3), Some(7), Some(30), Some(u64::MAX)] {
+            match store.changes_read(&ns, after.map(ChangePosition), limit).await {
                 Ok(read) => {
                     seen += &format!("{} {:?}\n", read.gap, read.next);
                     for change in read.changes {
@@ -209,15 +232,15 @@ async fn all(store: &dyn StateStore) -> String {
     seen
 }
 
-/// Any steps.
-pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
-    prop::collection::vec(step(), 1..30)
+/// Any steps, and how to look after each.
+pub(crate) fn steps() -> impl Strategy<Value = Vec<(Step, Look)>> {
+    prop::collection::vec((step(), look()), 1..30)
 }
 
 /// Does the steps to memory and to `store`, which is empty, and compares every answer and everything that can be read.
-pub(crate) async fn agree(store: &dyn StateStore, steps: Vec<Step>) -> TestCaseResult {
+pub(crate) async fn agree(store: &dyn StateStore, steps: Vec<(Step, Look)>) -> TestCaseResult {
     let memory = MemoryStateStore::new(SystemClock::shared());
-    for step in steps {
+    for (step, look) in steps {
         match step {
             Step::Clear => {
                 let ns = ns("b");
@@ -229,7 +252,7 @@ pub(crate) async fn agree(store: &dyn StateStore, steps: Vec<Step>) -> TestCaseR
                 prop_assert_eq!(timeless(m), timeless(s));
             }
         }
-        prop_assert_eq!(all(&memory).await, all(store).await);
+        prop_assert_eq!(all(&memory, &look).await, all(store, &look).await);
     }
     Ok(())
 }
