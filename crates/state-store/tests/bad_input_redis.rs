@@ -5,6 +5,8 @@
 #![expect(clippy::unwrap_used, reason = "a test says by panicking that it failed")]
 
 mod bad_input;
+#[path = "bad_input/relay.rs"]
+mod relay;
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -14,7 +16,10 @@ use infra_testkit::{FaultProxy, RedisServer, Reply};
 use infra_types::{ErrorKind, Secret, SystemClock};
 use tokio::task::block_in_place;
 
-use self::bad_input::{Kept, LIMIT, Line, SECRET, TIMEOUT, home, in_time, record, relay::relay, requests, walk};
+use self::{
+    bad_input::{Kept, LIMIT, Line, SECRET, TIMEOUT, home, in_time, record, requests, walk},
+    relay::relay,
+};
 
 const LIST: &[Line] = &[
     Line {
@@ -258,7 +263,7 @@ async fn full_disk_every_second(line: &Line) -> StoreError {
     // The last that was answered is in the server's memory only: whoever restarts it before there is room loses that.
     assert_ne!(info(&server, "aof_buffer_length"), "0");
 
-    block_in_place(|| server.lift_file_bytes_max());
+    block_in_place(|| server.set_file_bytes_max(None));
     kept.goes_on(&store).await;
     while info(&server, "aof_buffer_length") != "0" {
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -277,7 +282,7 @@ async fn full_disk_always(line: &Line) -> StoreError {
     let gone = kept.write(&store, 100).await.unwrap_err();
     assert_eq!(gone.kind(), ErrorKind::Unavailable, "{gone}");
     block_in_place(|| {
-        server.lift_file_bytes_max();
+        server.set_file_bytes_max(None);
         server.restart();
     });
     kept.goes_on(&store).await;

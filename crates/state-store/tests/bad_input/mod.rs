@@ -1,7 +1,5 @@
 //! What is the same for all backends: a list of what may be wrong, each line with its answer.
 
-#[cfg(any(feature = "redis", feature = "postgres"))]
-pub(crate) mod relay;
 pub(crate) mod requests;
 
 use std::{collections::BTreeMap, pin::Pin, time::Duration};
@@ -37,6 +35,7 @@ pub(crate) type Case = fn(&'static Line) -> Pin<Box<dyn Future<Output = StoreErr
 pub(crate) async fn walk(list: &'static [Line]) {
     let mut failed = Vec::new();
     for line in list {
+        println!("{}", line.wrong);
         if tokio::spawn((line.case)(line)).await.is_err() {
             failed.push(line.wrong);
         }
