@@ -188,7 +188,7 @@ async fn nobody_answers(line: &Line) -> StoreError {
     let config = apart();
     let proxy = FaultProxy::start(PostgresServer::shared().addr()).await;
     let mut kept = Kept::begin(&open(config.clone())).await;
-    let hasty = config.with_port(proxy.addr().port()).with_connect_timeout(Duration::from_millis(300));
+    let hasty = config.with_port(proxy.addr().port()).with_connect_timeout(Duration::from_millis(500));
     let store = open(hasty);
     proxy.black_hole();
     let e = line.refuses_all(&store).await;
