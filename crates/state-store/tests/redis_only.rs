@@ -147,7 +147,7 @@ async fn a_server_that_forgot_the_scripts_gets_them_again() {
 
 #[tokio::test]
 async fn without_memory_a_batch_is_refused_whole_and_removing_works() {
-    let server = RedisServer::start();
+    let server = RedisServer::builder().config("enable-debug-command", "yes").start();
     let store = open(config(&server));
     let outbox = record("out");
     let all = |n: i64| {
@@ -165,6 +165,7 @@ async fn without_memory_a_batch_is_refused_whole_and_removing_works() {
     };
     store.apply(all(1)).await.unwrap();
     let before = server.cli(&["DEBUG", "DIGEST"]);
+    assert!(matches!(before, Reply::Status(_)), "{before:?}");
     let _ = server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
     let pushed = Op::Push { list: Key::list("m").unwrap(), value: "x".into(), cap: 5, ttl: Ttl::Never };
     for batch in [
