@@ -88,6 +88,26 @@ async fn orders_state_and_halts_are_there_after_a_restart() {
     assert!(infra.close().await.unfinished.is_empty());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn production_runs_over_tls_on_servers_that_keep_their_word() {
+    let (dir, name, clock) = (TestDir::new(), unique_name(), ManualClock::default());
+    let (postgres, redis) = (PostgresServer::builder().durable().tls().start(), RedisServer::shared_tls());
+    let config = ConfigBuilder::new(Preset::Production)
+        .set("data_dir", dir.path().display().to_string())
+        .set("postgres.url", postgres.url())
+        .set("redis.url", redis.url())
+        .set("redis.ca_file", redis.certificates().ca_file().display().to_string())
+        .set("redis.key_prefix", format!("{name}:"))
+        .build()
+        .unwrap();
+    let infra = start(config, &clock).await;
+    assert!(infra.ledger().info().survives_power_cut && infra.audit().info().survives_power_cut);
+    let approved = infra.gate().approve(order("o-1")).await.unwrap();
+    assert!(matches!(infra.gate().place(approved, &Paper).await.unwrap(), Placed::AtVenue(_)));
+    infra.relay_events().await.unwrap();
+    assert!(infra.close().await.unfinished.is_empty());
+}
+
 #[tokio::test]
 async fn what_is_wrong_with_a_server_is_told_in_seconds() {
     let dir = TestDir::new();

@@ -1,27 +1,17 @@
 //! What every backend must keep, as plain async functions that panic where a promise is broken. Feature `conformance`.
 //!
 //! ```
-//! use std::{sync::Arc, time::Duration};
-//! use infra_state_store::{MemoryStateStore, StateStore, conformance::Fixture};
-//! use infra_types::ManualClock;
+//! use infra_state_store::{MemoryStateStore, conformance::OnClock, state_store_conformance};
 //!
-//! struct Memory(MemoryStateStore, ManualClock);
-//!
-//! #[async_trait::async_trait]
-//! impl Fixture for Memory {
-//!     fn store(&self) -> Arc<dyn StateStore> { Arc::new(self.0.clone()) }
-//!     fn second(&self) -> Arc<dyn StateStore> { Arc::new(self.0.clone()) }
-//!     async fn advance(&self, by: Duration) { self.1.advance(by) }
-//! }
-//!
-//! async fn fixture() -> Memory {
-//!     let clock = ManualClock::default();
-//!     Memory(MemoryStateStore::new(Arc::new(clock.clone())), clock)
+//! async fn fixture() -> OnClock {
+//!     OnClock::new(MemoryStateStore::new)
 //! }
 //!
 //! // One test a case; the crate needs tokio with `macros` and `rt-multi-thread`.
-//! infra_state_store::state_store_conformance!(fixture());
+//! state_store_conformance!(fixture());
 //! ```
+//!
+//! A store with a file, a server or a wire brings a [`Fixture`] of its own.
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
@@ -40,6 +30,7 @@ pub mod leases;
 pub mod lifecycle;
 pub mod limits;
 pub mod lists;
+mod on_clock;
 pub mod queues;
 pub mod scans;
 mod tools;
@@ -49,6 +40,7 @@ pub mod watching;
 pub mod windows;
 
 pub use faults::{FaultControl, Outage, Way};
+pub use on_clock::OnClock;
 
 /// Fresh and empty for every case; ends what it started when dropped.
 #[async_trait]

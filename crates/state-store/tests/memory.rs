@@ -2,31 +2,11 @@
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
-use infra_state_store::{
-    Key, MemoryStateStore, StateStore, StateStoreExt, Ttl, conformance::Fixture, state_store_conformance,
-};
+use infra_state_store::{Key, MemoryStateStore, StateStoreExt, Ttl, conformance::OnClock, state_store_conformance};
 use infra_types::{ManualClock, Namespace};
 
-struct Memory(MemoryStateStore, ManualClock);
-
-#[async_trait::async_trait]
-impl Fixture for Memory {
-    fn store(&self) -> Arc<dyn StateStore> {
-        Arc::new(self.0.clone())
-    }
-
-    fn second(&self) -> Arc<dyn StateStore> {
-        Arc::new(self.0.clone())
-    }
-
-    async fn advance(&self, by: Duration) {
-        self.1.advance(by);
-    }
-}
-
-async fn fixture() -> Memory {
-    let clock = ManualClock::default();
-    Memory(MemoryStateStore::new(Arc::new(clock.clone())), clock)
+async fn fixture() -> OnClock {
+    OnClock::new(MemoryStateStore::new)
 }
 
 state_store_conformance!(fixture());
