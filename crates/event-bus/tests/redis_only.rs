@@ -119,6 +119,9 @@ async fn a_trimmed_log_is_told() {
     assert_eq!(RedisServer::shared().cli(&["XTRIM", &log, "MAXLEN", "=", "2"]).text(), "2");
     let sub = bus.subscribe(options).await.unwrap();
     sub.drained().await.unwrap();
+    while sub.metrics().processed < 2 {
+        tokio::task::yield_now().await;
+    }
     assert_eq!((sub.metrics().processed, sub.metrics().dead_lettered), (2, 2));
     let dead = bus.dead_letters("g", 10).await.unwrap();
     assert_eq!(dead.iter().map(|d| d.seq).collect::<Vec<_>>(), [1, 2]);

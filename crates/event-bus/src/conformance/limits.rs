@@ -114,6 +114,7 @@ pub async fn metrics_tell_what_happened(f: impl Fixture) {
     super::until("both failures are settled", || sub.metrics().failed == 2).await;
     f.advance(Duration::from_secs(1)).await;
     drain(&sub).await;
+    super::until("both are counted", || sub.metrics().processed.min(bus.metrics().processed) >= 2).await;
     for m in [sub.metrics(), bus.metrics()] {
         assert_eq!((m.published, m.processed, m.failed, m.redelivered, m.dead_lettered), (3, 2, 2, 1, 1), "{m:?}");
         assert_eq!((m.dropped, m.evicted, m.leases_lost, m.store_errors), (0, 0, 0, 0), "{m:?}");
