@@ -143,3 +143,26 @@ pub enum Op {
         max: u32,
     },
 }
+
+#[cfg(any(feature = "redis", feature = "postgres"))]
+impl Op {
+    /// The key that it is about, to be named where a server refuses it by its place alone.
+    pub(crate) fn key(&self) -> Option<&Key> {
+        match self {
+            Self::Set { key, .. }
+            | Self::Delete { key, .. }
+            | Self::Check { key, .. }
+            | Self::Add { key, .. }
+            | Self::AcquireLease { key, .. }
+            | Self::RenewLease { key, .. }
+            | Self::ReleaseLease { key, .. }
+            | Self::CheckFence { key, .. }
+            | Self::Push { list: key, .. }
+            | Self::Admit { window: key, .. }
+            | Self::Enqueue { outbox: key, .. }
+            | Self::Acknowledge { outbox: key, .. }
+            | Self::MarkInbox { consumer: key, .. } => Some(key),
+            Self::KeepChanges { .. } => None,
+        }
+    }
+}

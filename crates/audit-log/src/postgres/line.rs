@@ -92,6 +92,7 @@ impl Line {
         let room = timeout(self.patience(), Arc::clone(&self.room).acquire_many_owned(events)).await;
         let Ok(Ok(room)) = room else { return Err(BackendError::Busy.into()) };
         let (reply, answer) = oneshot::channel();
+        // Tokio's time, as the deadline of the statement is: how long it waits is no matter of the decision clock.
         let waiting = Waiting { batch, since: Instant::now(), reply, _room: room, _open: open };
         let must_serve = {
             let mut queue = self.queue.lock();

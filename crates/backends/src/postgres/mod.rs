@@ -190,6 +190,7 @@ impl Postgres {
         &self.inner.pool
     }
 
+    // Deadlines of I/O are tokio's own time, which its timer compares them with: a moved decision clock must not end a statement.
     fn deadline(&self) -> Instant {
         Instant::now() + self.operation_timeout
     }

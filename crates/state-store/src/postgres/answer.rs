@@ -8,7 +8,7 @@ use sqlx::{Row, postgres::PgRow};
 use crate::{
     batch::{Applied, Batch, LeaseGrant, Version},
     error::StoreError,
-    key::{Key, KeyKind},
+    key::KeyKind,
     op::Op,
 };
 
@@ -74,7 +74,7 @@ fn refusal(batch: &Batch, code: i32, row: &PgRow) -> Result<StoreError, StoreErr
     let index: i32 = row.try_get("op_index").map_err(damaged)?;
     let index = usize::try_from(index).map_err(damaged)?;
     let op = batch.ops.get(index).ok_or_else(|| damaged("it refuses an operation that was not asked for"))?;
-    let key = || key_of(op).cloned().ok_or_else(|| damaged("it refuses an operation without a key"));
+    let key = || op.key().cloned().ok_or_else(|| damaged("it refuses an operation without a key"));
     let detail: Option<i64> = row.try_get("detail").map_err(damaged)?;
     let number = || detail.ok_or_else(|| damaged("a refusal does not tell its number"));
     Ok(match code {
@@ -95,23 +95,4 @@ fn refusal(batch: &Batch, code: i32, row: &PgRow) -> Result<StoreError, StoreErr
         8 => StoreError::AlreadyProcessed { index },
         unknown => return Err(damaged(format!("refusal {unknown} is not known"))),
     })
-}
-
-fn key_of(op: &Op) -> Option<&Key> {
-    match op {
-        Op::Set { key, .. }
-        | Op::Delete { key, .. }
-        | Op::Check { key, .. }
-        | Op::Add { key, .. }
-        | Op::AcquireLease { key, .. }
-        | Op::RenewLease { key, .. }
-        | Op::ReleaseLease { key, .. }
-        | Op::CheckFence { key, .. }
-        | Op::Push { list: key, .. }
-        | Op::Admit { window: key, .. }
-        | Op::Enqueue { outbox: key, .. }
-        | Op::Acknowledge { outbox: key, .. }
-        | Op::MarkInbox { consumer: key, .. } => Some(key),
-        Op::KeepChanges { .. } => None,
-    }
 }

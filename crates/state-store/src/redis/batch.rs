@@ -9,7 +9,7 @@ use super::{keys::Space, scripts};
 use crate::{
     batch::{Applied, Batch, LeaseGrant, OutboxPosition, Ttl, Version, When},
     error::StoreError,
-    key::{Key, KeyKind},
+    key::KeyKind,
     op::Op,
     rules::number_at,
     store::Value,
@@ -248,7 +248,7 @@ fn refusal(batch: &Batch, text: &str) -> Option<StoreError> {
         _ => {}
     }
     let index: usize = place.parse().ok()?;
-    let key = || batch.ops.get(index).and_then(op_key).cloned();
+    let key = || batch.ops.get(index).and_then(Op::key).cloned();
     Some(match code {
         "mismatch" => StoreError::Mismatch { index, key: key()?, found: fields.parse().ok().map(Version) },
         "type" => StoreError::WrongType { index, key: key()? },
@@ -268,22 +268,6 @@ fn refusal(batch: &Batch, text: &str) -> Option<StoreError> {
         "processed" => StoreError::AlreadyProcessed { index },
         _ => return None,
     })
-}
-
-fn op_key(op: &Op) -> Option<&Key> {
-    match op {
-        Op::Set { key, .. }
-        | Op::Delete { key, .. }
-        | Op::Check { key, .. }
-        | Op::Add { key, .. }
-        | Op::AcquireLease { key, .. }
-        | Op::RenewLease { key, .. }
-        | Op::ReleaseLease { key, .. }
-        | Op::CheckFence { key, .. }
-        | Op::Push { list: key, .. }
-        | Op::Admit { window: key, .. } => Some(key),
-        _ => None,
-    }
 }
 
 /// The answer is no answer of our script: whether it ran is not known.
