@@ -8,6 +8,7 @@ use uuid::Uuid;
 use crate::{
     error::InvalidValue,
     ids::{AccountId, UserId},
+    traceparent::TraceParent,
 };
 
 /// Ties together everything that one cause led to: a UUIDv7, so that ids sort by time.
@@ -64,6 +65,9 @@ pub struct ExecutionContext {
     pub account: Option<AccountId>,
     /// What is being done, e.g. `place_order`.
     pub operation: Option<String>,
+    /// The trace that the work belongs to, if somebody traces; contexts stored without it read as `None`.
+    #[serde(default)]
+    pub traceparent: Option<TraceParent>,
 }
 
 tokio::task_local! {
@@ -74,7 +78,7 @@ impl ExecutionContext {
     /// A context of its own, under `correlation`.
     #[must_use]
     pub fn new(correlation: CorrelationId) -> Self {
-        Self { correlation, user: None, account: None, operation: None }
+        Self { correlation, user: None, account: None, operation: None, traceparent: None }
     }
 
     /// Names what is being done.
@@ -98,6 +102,13 @@ impl ExecutionContext {
         self
     }
 
+    /// Names the trace that the work belongs to.
+    #[must_use]
+    pub fn with_traceparent(mut self, traceparent: TraceParent) -> Self {
+        self.traceparent = Some(traceparent);
+        self
+    }
+
     /// The context of the running task, if it has one.
     #[must_use]
     pub fn current() -> Option<Self> {
@@ -108,6 +119,12 @@ impl ExecutionContext {
     #[must_use]
     pub fn current_correlation() -> CorrelationId {
         CURRENT.try_with(|c| c.correlation).unwrap_or_else(|_| CorrelationId::generate())
+    }
+
+    /// The trace that the running task belongs to, if it has one.
+    #[must_use]
+    pub fn current_traceparent() -> Option<TraceParent> {
+        CURRENT.try_with(|c| c.traceparent).ok().flatten()
     }
 
     /// Runs `work` in this context. Cancel-safe if `work` is.
@@ -150,6 +167,7 @@ pub struct AuditContext {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Envelope, Timestamp, Topic};
 
     #[tokio::test]
     async fn follows_awaits_and_correlated_spawns_and_mixes_no_tasks() {
@@ -167,5 +185,29 @@ mod tests {
             assert_eq!(task.await.unwrap(), (want, want));
         }
         assert_eq!(ExecutionContext::current(), None);
+    }
+
+    #[test]
+    fn a_context_stored_before_traces_is_read() {
+        let old = r#"{"correlation":"00000000-0000-0000-0000-000000000007","user":null,"account":"main","operation":"place_order"}"#;
+        let read: ExecutionContext = serde_json::from_str(old).unwrap();
+        let account = "main".parse().unwrap();
+        let want =
+            ExecutionContext::new(CorrelationId::from_u128(7)).with_account(account).with_operation("place_order");
+        assert_eq!(read, want);
+        let traced = want.with_traceparent(TraceParent::new(1.try_into().unwrap(), 2.try_into().unwrap(), true));
+        let text = serde_json::to_string(&traced).unwrap();
+        assert_eq!(serde_json::from_str::<ExecutionContext>(&text).unwrap(), traced);
+    }
+
+    #[tokio::test]
+    async fn an_event_carries_the_correlation_and_the_trace_of_its_task() {
+        let traceparent = TraceParent::new(1.try_into().unwrap(), 2.try_into().unwrap(), true);
+        let context = ExecutionContext::new(CorrelationId::from_u128(7)).with_traceparent(traceparent);
+        let event = || Envelope::new(Topic::new("fills").unwrap(), "fill.v1", Timestamp::EPOCH, "1");
+        let inside = context.scope(async { spawn_correlated(async move { event() }).await.unwrap() }).await;
+        assert_eq!(inside.correlation, CorrelationId::from_u128(7));
+        assert_eq!(inside.traceparent, Some(traceparent.to_string()));
+        assert_eq!(event().traceparent, None);
     }
 }

@@ -6,7 +6,12 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{context::CorrelationId, error::InvalidValue, timestamp::Timestamp};
+use crate::{
+    context::{CorrelationId, ExecutionContext},
+    error::InvalidValue,
+    timestamp::Timestamp,
+    traceparent::TraceParent,
+};
 
 /// Names one event for ever: publishing the same id twice is publishing once.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -139,7 +144,7 @@ pub struct Envelope {
 }
 
 impl Envelope {
-    /// An event with a new id, in the running task's correlation. `data` is `application/json`.
+    /// An event with a new id, in the running task's correlation and trace. `data` is `application/json`.
     ///
     /// The order key is the topic; change any field before you publish.
     #[must_use]
@@ -152,8 +157,8 @@ impl Envelope {
             kind: kind.into(),
             time,
             content_type: "application/json".into(),
-            correlation: crate::context::ExecutionContext::current_correlation(),
-            traceparent: None,
+            correlation: ExecutionContext::current_correlation(),
+            traceparent: ExecutionContext::current_traceparent().map(|t| t.to_string()),
             data: data.into(),
         }
     }
@@ -185,6 +190,13 @@ impl Envelope {
         self.correlation = correlation;
         self
     }
+
+    /// Sets the trace that the event belongs to.
+    #[must_use]
+    pub fn with_traceparent(mut self, traceparent: TraceParent) -> Self {
+        self.traceparent = Some(traceparent.to_string());
+        self
+    }
 }
 
 #[cfg(test)]
@@ -200,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn an_envelope_survives_json() {
+    fn an_envelope_survives_its_own_json() {
         let topic = Topic::new("fills:BTCUSDT").unwrap();
         let e = Envelope::new(topic, "fill.v1", Timestamp::from_millis(5), vec![0u8, 255, 10]).with_key("BTCUSDT");
         let text = serde_json::to_string(&e).unwrap();

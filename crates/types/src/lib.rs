@@ -2,6 +2,7 @@
 
 pub mod backoff;
 pub mod clock;
+pub mod cloudevents;
 pub mod context;
 pub mod envelope;
 pub mod error;
@@ -14,6 +15,7 @@ pub mod scope;
 pub mod secret;
 pub mod sliced_window;
 pub mod timestamp;
+pub mod traceparent;
 
 pub use backoff::{Backoff, Jitter};
 pub use clock::{Clock, ManualClock, Monotonic, SystemClock};
@@ -29,5 +31,6 @@ pub use scope::Scope;
 pub use secret::Secret;
 pub use sliced_window::SlicedWindow;
 pub use timestamp::Timestamp;
+pub use traceparent::TraceParent;
 
 pub use rust_decimal::Decimal;
