@@ -19,7 +19,8 @@ pub use postgres::{
 };
 #[cfg(feature = "redis")]
 pub use redis::{
-    Access, Fsync, Redis, RedisConfig, RedisScript, RedisServer, RedisStatistics, RedisTls, RedisTopology, key_slot,
+    Access, Fsync, Redis, RedisConfig, RedisMessage, RedisScript, RedisServer, RedisStatistics, RedisSubscription,
+    RedisTls, RedisTopology, key_slot,
 };
 #[cfg(feature = "sqlite")]
 pub use sqlite::{Schema, Sqlite, SqliteConfig, Synchronous};

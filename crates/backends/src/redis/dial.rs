@@ -58,8 +58,8 @@ pub(super) struct Live {
     pub(super) server: Arc<RedisServer>,
 }
 
-/// Counts an open connection as long as its driver lives, and buries it afterwards.
-struct Open {
+/// Counts an open connection as long as it is kept, and buries it afterwards.
+pub(super) struct Open {
     wire: Arc<Wire>,
     counters: Arc<Counters>,
 }
@@ -120,16 +120,7 @@ impl Dialer {
     ) -> Result<Line, BackendError> {
         let target = format!("{host}:{port}");
         let unreachable = |reason: String| BackendError::Connect { target: target.clone(), reason };
-        let tcp =
-            TcpStream::connect((host, port)).await.map_err(|e| unreachable(format!("{e}; is the server running?")))?;
-        tcp.set_nodelay(true).map_err(|e| unreachable(e.to_string()))?;
-        // A peer that vanished is noticed even if nothing is sent.
-        let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10));
-        SockRef::from(&tcp).set_tcp_keepalive(&keepalive).map_err(|e| unreachable(e.to_string()))?;
-        let io = match &self.config.tls {
-            None => Transport::Plain(tcp),
-            Some(settings) => Transport::Tls(Box::new(tls::wrap(settings, host, &target, tcp).await?)),
-        };
+        let io = self.transport(host, port).await?;
         let wire = Arc::new(Wire::default());
         // Without login and SET INFO this does no I/O; our own deadline replaces the driver's 500 ms.
         let info = RedisConnectionInfo::default().set_skip_set_lib_name();
@@ -138,8 +129,7 @@ impl Dialer {
         let (conn, driver) = MultiplexedConnection::new_with_config(&info, stream, settings)
             .await
             .map_err(|e| unreachable(e.to_string()))?;
-        self.counters.open.fetch_add(1, Ordering::Relaxed);
-        let open = Open { wire: Arc::clone(&wire), counters: Arc::clone(&self.counters) };
+        let open = self.counted(&wire);
         let driver = tokio::spawn(async move {
             let _open = open;
             driver.await;
@@ -157,6 +147,28 @@ impl Dialer {
             }
         }
         Ok(line)
+    }
+
+    /// TCP, and TLS on it if that is wanted.
+    pub(super) async fn transport(&self, host: &str, port: u16) -> Result<Transport, BackendError> {
+        let target = format!("{host}:{port}");
+        let unreachable = |reason: String| BackendError::Connect { target: target.clone(), reason };
+        let tcp =
+            TcpStream::connect((host, port)).await.map_err(|e| unreachable(format!("{e}; is the server running?")))?;
+        tcp.set_nodelay(true).map_err(|e| unreachable(e.to_string()))?;
+        // A peer that vanished is noticed even if nothing is sent.
+        let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10));
+        SockRef::from(&tcp).set_tcp_keepalive(&keepalive).map_err(|e| unreachable(e.to_string()))?;
+        Ok(match &self.config.tls {
+            None => Transport::Plain(tcp),
+            Some(settings) => Transport::Tls(Box::new(tls::wrap(settings, host, &target, tcp).await?)),
+        })
+    }
+
+    /// Counts a connection as open until what this returns is dropped.
+    pub(super) fn counted(&self, wire: &Arc<Wire>) -> Open {
+        self.counters.open.fetch_add(1, Ordering::Relaxed);
+        Open { wire: Arc::clone(wire), counters: Arc::clone(&self.counters) }
     }
 
     /// One question during the handshake.

@@ -4,6 +4,8 @@ mod classify;
 mod cluster;
 mod config;
 mod dial;
+mod ear;
+mod frame;
 mod gate;
 mod node;
 mod script;
@@ -13,6 +15,7 @@ mod server;
 mod slot;
 mod statistics;
 mod stream;
+mod subscribe;
 mod tls;
 mod url;
 
@@ -41,6 +44,7 @@ pub use self::{
     server::{Fsync, RedisServer},
     slot::key_slot,
     statistics::RedisStatistics,
+    subscribe::{RedisMessage, RedisSubscription},
 };
 use crate::error::BackendError;
 

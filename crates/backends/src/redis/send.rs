@@ -54,17 +54,22 @@ impl Inner {
         access: Access,
         guard: Option<&AtomicU64>,
     ) -> Result<Value, BackendError> {
-        let node = match &self.router {
-            Router::One(node) => Arc::clone(node),
+        let node = self.owner(slot_key).await?;
+        self.run_on(node, payload, access, guard).await
+    }
+
+    /// Who owns `slot_key`.
+    pub(super) async fn owner(&self, slot_key: &[u8]) -> Result<Arc<Node>, BackendError> {
+        match &self.router {
+            Router::One(node) => Ok(Arc::clone(node)),
             Router::Cluster(cluster) => {
                 let slot = key_slot(slot_key);
                 match cluster.owner(slot) {
-                    Some(node) => node,
-                    None => cluster.find(slot).await?,
+                    Some(node) => Ok(node),
+                    None => cluster.find(slot).await,
                 }
             }
-        };
-        self.run_on(node, payload, access, guard).await
+        }
     }
 
     /// Sends `payload` to one server.

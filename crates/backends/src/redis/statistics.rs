@@ -25,6 +25,8 @@ pub struct RedisStatistics {
     pub redirects: u64,
     /// Scripts that had to be sent in full.
     pub script_loads: u64,
+    /// Subscriptions that were interrupted, each of which was told.
+    pub gaps: u64,
 }
 
 #[derive(Debug, Default)]
@@ -38,6 +40,7 @@ pub(super) struct Counters {
     pub(super) commands: AtomicU64,
     pub(super) redirects: AtomicU64,
     pub(super) script_loads: AtomicU64,
+    pub(super) gaps: AtomicU64,
 }
 
 impl Counters {
@@ -53,6 +56,7 @@ impl Counters {
             commands: get(&self.commands),
             redirects: get(&self.redirects),
             script_loads: get(&self.script_loads),
+            gaps: get(&self.gaps),
         }
     }
 }
