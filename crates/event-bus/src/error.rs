@@ -76,6 +76,50 @@ pub enum BusError {
         /// Whose, by label.
         subscriptions: String,
     },
+    /// The spill log holds as much as it may, and the store is still lost. Nothing was stored.
+    #[error(
+        "the spill log is full ({events} events, {bytes} bytes): the store is lost for longer than was planned for; stop what publishes, or raise events_max or bytes_max"
+    )]
+    SpillFull {
+        /// How many events it holds.
+        events: u64,
+        /// How many bytes they are.
+        bytes: u64,
+    },
+    /// Somebody else has the spill log open.
+    #[error("spill log {path} is in use by another bus or process: give each a path of its own")]
+    SpillInUse {
+        /// Its path.
+        path: String,
+    },
+    /// The spill log is not what was written. It was left as it is, and nothing behind the damage was published.
+    #[error(
+        "spill log {path} is damaged at byte {offset}: {reason}; keep a copy, then cut it there (truncate -s {offset}) to publish the {intact} events before it, and what follows in the copy by hand"
+    )]
+    SpillDamaged {
+        /// Its path.
+        path: String,
+        /// Where, in bytes from its beginning.
+        offset: u64,
+        /// What was found there.
+        reason: String,
+        /// How many whole events stand before it.
+        intact: u64,
+    },
+    /// The bus was closed before the store was back. The events are kept on disk, and go first when the spill log is opened again.
+    #[error(
+        "{events} events ({bytes} bytes) are left in spill log {path}: open it again to publish them ({unfinished} were still being handled at the deadline)"
+    )]
+    SpillLeft {
+        /// How many.
+        events: u64,
+        /// How many bytes they are.
+        bytes: u64,
+        /// Where.
+        path: String,
+        /// What else closing gave up on, as in `Unfinished`.
+        unfinished: usize,
+    },
     /// The reply was lost: the event may or may not be stored. Publish it again **with the same id**.
     #[error("the event may or may not be stored ({reason}): publish it again with the same id")]
     Ambiguous {
@@ -100,7 +144,10 @@ impl BusError {
             Self::Invalid { .. } | Self::TooLarge { .. } | Self::NoGroup { .. } => ErrorKind::Invalid,
             Self::BacklogFull { .. } | Self::SubscriberFull { .. } => ErrorKind::LimitExceeded,
             Self::GroupDiffers { .. } | Self::ConsumerInUse { .. } => ErrorKind::Conflict,
-            Self::Stopped | Self::Closed => ErrorKind::Unavailable,
+            Self::SpillFull { .. } => ErrorKind::LimitExceeded,
+            Self::SpillInUse { .. } => ErrorKind::Conflict,
+            Self::SpillDamaged { .. } => ErrorKind::Corrupt,
+            Self::Stopped | Self::Closed | Self::SpillLeft { .. } => ErrorKind::Unavailable,
             Self::Unfinished { .. } | Self::Ambiguous { .. } => ErrorKind::Ambiguous,
             Self::Backend { kind, .. } => *kind,
         }
