@@ -4,21 +4,38 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use infra_types::{Envelope, Health, Timestamp};
 
-use crate::{BusError, BusInfo, DeadLetter, Pattern, StartFrom};
+use crate::{BusError, BusInfo, DeadLetter, GroupStatus, Pattern, StartFrom};
 
 /// A place in the stored order, from 1. Never given twice.
 pub type Seq = u64;
 
-/// What became of one event to append.
+/// Events or dead letters in one answer or request at most.
+pub const PAGE_MAX: usize = 64;
+/// Delayed events that one claim looks at; if more are due, its `next_due` is its `now`.
+pub const DUE_MAX: usize = 64;
+/// Events beyond `Limits::history_max` that go with each one that is appended, so that none pays for all.
+pub const TRIM_MAX: usize = 2;
+
+/// An event to store.
+#[derive(Debug, Clone)]
+pub struct Append {
+    /// The event.
+    pub envelope: Arc<Envelope>,
+    /// Whether it goes by the priority lane. It has lanes of its own: an event of the same key without priority is not in its way.
+    pub is_priority: bool,
+}
+
+/// What became of one event to append or to delay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Appended {
-    /// Its place.
-    pub seq: Seq,
+    /// Its place; none while it is delayed.
+    pub seq: Option<Seq>,
     /// Its id was there before; nothing changed.
     pub duplicate: bool,
-    /// How many older events without a group were given up for it.
+    /// How many older events that no group had ever wanted were given up for it.
     pub evicted: u64,
 }
 
@@ -36,17 +53,20 @@ pub struct GroupSpec {
 /// Lanes by hash of the key, so that a stuck lane does not keep the others from being claimed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shards {
-    /// How many, 1 to 64.
+    /// How many, 1 to 63.
     pub count: u32,
-    /// Bit n is set if shard n has room.
+    /// Bit n is set if shard n has room; bit [`PRIORITY`](Self::PRIORITY) if the one of the priority lane has.
     pub open: u64,
 }
 
 impl Shards {
-    /// The shard of a key (FNV-1a: stable, and the keys are our own).
+    /// The shard of all events with priority, whatever their key.
+    pub const PRIORITY: usize = 63;
+
+    /// The shard of an event (FNV-1a of its key: stable, and the keys are our own).
     #[must_use]
-    pub fn of(&self, key: &str) -> usize {
-        (Self::hash(key) % self.count.max(1)) as usize
+    pub fn of(&self, key: &str, is_priority: bool) -> usize {
+        if is_priority { Self::PRIORITY } else { (Self::hash(key) % self.count.max(1)) as usize }
     }
 
     /// What shards are dealt by: the upper half of the hash.
@@ -55,10 +75,10 @@ impl Shards {
         (hash >> 32) as u32
     }
 
-    /// Whether the key's shard has room.
+    /// Whether the event's shard has room.
     #[must_use]
-    pub fn takes(&self, key: &str) -> bool {
-        self.open & (1 << self.of(key)) != 0
+    pub fn takes(&self, key: &str, is_priority: bool) -> bool {
+        self.open & (1 << self.of(key, is_priority)) != 0
     }
 }
 
@@ -109,20 +129,26 @@ pub struct Claimed {
     pub envelope: Arc<Envelope>,
     /// Which attempt this is, from 1; with the incarnation it fences a late answer.
     pub attempt: u32,
+    /// As it was appended.
+    pub is_priority: bool,
 }
 
 /// What a claim got.
 #[derive(Debug, Clone, Default)]
 pub struct Claims {
-    /// In stored order; those of one key follow each other without a hole.
+    /// First those with priority, then the others, each in stored order; those of one key follow each other without a hole.
     pub events: Vec<Claimed>,
     /// The event's last consumer died with it: it comes alone, and nothing else is claimed until it is settled, so that an event
     /// which kills its process uses up its own attempts and not its neighbours'.
     pub alone: bool,
-    /// When the next waiting retry or foreign claim ends, if fewer than `max` were there.
+    /// When the next waiting retry, foreign claim or delay ends, if fewer than `max` were there.
     pub next_due: Option<Timestamp>,
     /// How many became dead letters because their consumers died with them.
     pub dead_lettered: u64,
+    /// Delayed events whose time had come and that were appended.
+    pub released: u64,
+    /// How many older events that no group had ever wanted were given up for these.
+    pub evicted: u64,
 }
 
 /// The end of one claim.
@@ -130,12 +156,14 @@ pub struct Claims {
 pub enum Outcome {
     /// Handled: the group is done with it.
     Ack,
-    /// Failed: deliver it again from `at` on; later events of its key wait.
+    /// Failed: deliver it again from `at` on; later events of its key wait unless it steps aside.
     Retry {
         /// From when on.
         at: Timestamp,
         /// What the handler said.
         error: String,
+        /// It gets a lane of its own, so that later events of its key do not wait for it.
+        steps_aside: bool,
     },
     /// Given up: to the dead letters, in the same step as the acknowledgement.
     Dead {
@@ -175,6 +203,42 @@ pub struct Progress {
     pub is_pending: bool,
 }
 
+/// An event that is still kept.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    /// Its place.
+    pub seq: Seq,
+    /// The event; none if what is stored cannot be read.
+    pub envelope: Option<Arc<Envelope>>,
+}
+
+/// A page of the stored order.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Page {
+    /// The oldest kept events behind the place that was asked for, in order. Fewer than were asked for only at the end.
+    pub records: Vec<Record>,
+    /// The newest place that was ever given; 0 before the first.
+    pub newest: Seq,
+}
+
+/// What other processes say.
+#[derive(Debug, Clone)]
+pub enum Signal {
+    /// They published a live event.
+    Live(Arc<Envelope>),
+    /// They stored something. It may come too often, and it may not come: a consumer looks every `BusConfig::poll_interval` anyway.
+    Stored,
+    /// What they said for a while cannot be known any more: live events of that time are lost.
+    Gap {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Takes what other processes say. It waits while a live subscription with `Overflow::Block` is full, so whoever calls it must bear that
+/// what comes next is lost, and say so with a `Gap`.
+pub type Listener = Arc<dyn Fn(Signal) -> BoxFuture<'static, ()> + Send + Sync>;
+
 /// A store of events. To write a backend, implement this, build [`crate::Bus::with_broker`] on it and run the conformance suite.
 ///
 /// Each method is one atomic step: others see it wholly or not at all. All times are the `now` that is passed in.
@@ -184,7 +248,12 @@ pub trait Broker: Send + Sync + fmt::Debug + 'static {
     fn info(&self) -> BusInfo;
 
     /// Stores events in order and lays each out for every group that wants it.
-    async fn append(&self, events: Vec<Arc<Envelope>>) -> Vec<Result<Appended, BusError>>;
+    async fn append(&self, events: Vec<Append>) -> Vec<Result<Appended, BusError>>;
+
+    /// Keeps an event back: it is appended by the first claim, of whatever group, whose `now` is not before `until`; those that are due
+    /// together in the order of `until`, then of their delay. Its id counts as known from now on. While a group that wants it is full, it
+    /// stays delayed. `DelayFull` beyond `Limits::delayed_max`.
+    async fn delay(&self, event: Append, until: Timestamp, now: Timestamp) -> Result<Appended, BusError>;
 
     /// Creates a group, or finds it with the same pattern.
     async fn open_group(&self, spec: GroupSpec) -> Result<(), BusError>;
@@ -220,11 +289,36 @@ pub trait Broker: Send + Sync + fmt::Debug + 'static {
     /// Whether a group is done with everything up to `through` (the newest event if none).
     async fn progress(&self, group: &str, through: Option<Seq>) -> Result<Progress, BusError>;
 
-    /// How many events wait in a group or are being handled.
-    async fn backlog(&self, group: &str) -> Result<u64, BusError>;
+    /// How a group stands.
+    async fn status(&self, group: &str) -> Result<GroupStatus, BusError>;
 
-    /// The oldest dead letters.
-    async fn dead_letters(&self, group: &str, limit: usize) -> Result<Vec<DeadLetter>, BusError>;
+    /// The dead letters behind place `after` (0: all), in the order of their places.
+    async fn dead_letters(&self, group: &str, after: Seq, limit: usize) -> Result<Vec<DeadLetter>, BusError>;
+
+    /// Puts dead letters back to work: each becomes a new event of the same id for this group alone, in the order that is given, with a place
+    /// behind everything, and without attempts; how many. Those that are not there, or cannot be read, stay as they are.
+    /// `BacklogFull` moves none. At most [`PAGE_MAX`] are asked for.
+    async fn redrive(&self, group: &str, letters: &[Seq]) -> Result<u64, BusError>;
+
+    /// Removes dead letters; how many. At most [`PAGE_MAX`] are asked for.
+    async fn purge(&self, group: &str, letters: &[Seq]) -> Result<u64, BusError>;
+
+    /// The kept events behind place `after`, at most `limit` (up to [`PAGE_MAX`]), whether or not a group still needs them; those that were put
+    /// back to work for one group are not among them. Every event with a smaller place than one that is answered is settled: it was
+    /// answered before, is not kept, or will never come.
+    async fn history(&self, after: Seq, limit: usize) -> Result<Page, BusError>;
+
+    /// Sends an event to the live subscriptions of other processes where `BusInfo::live_between_processes` says that they can be reached. `Ok`
+    /// may come before it is on its way.
+    async fn send_live(&self, _event: &Append) -> Result<(), BusError> {
+        Ok(())
+    }
+
+    /// Waits, for `BusConfig::close_timeout` at most, until what was to be sent is on its way.
+    async fn flush(&self) {}
+
+    /// Tells what other processes say for as long as it is polled, however often the connection breaks. Returns where nothing can be heard.
+    async fn listen(&self, _listener: Listener) {}
 
     /// How the store feels.
     async fn health(&self) -> Health;

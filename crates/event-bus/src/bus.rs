@@ -1,16 +1,21 @@
 //! The promise.
 
-use std::{fmt, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use async_trait::async_trait;
-use infra_types::{Envelope, Health, Timestamp};
+use infra_types::{Envelope, Health, Timestamp, Topic};
 
-use crate::{BusError, Metrics, SubscribeOptions, Subscription};
+use crate::{BusError, Metrics, Pattern, Replay, Replayed, SubscribeOptions, Subscription};
 
 /// How hard the bus tries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivery {
-    /// To the live subscriptions of this process, now; nothing is stored. For market data.
+    /// To the live subscriptions, now; nothing is stored. For market data. To those of other processes as well where
+    /// `BusInfo::live_between_processes` says so.
     AtMostOnce,
     /// Stored before `publish` answers, and kept until every group that wants it has acknowledged it. For signals, orders,
     /// fills, risk events.
@@ -20,10 +25,12 @@ pub enum Delivery {
 /// What became of a publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Published {
-    /// The event's place in the stored order; none if it was not stored.
+    /// The event's place in the stored order; none if it has none (yet): live, delayed or spilled.
     pub seq: Option<u64>,
     /// The id was there before: nothing was stored or delivered again.
     pub duplicate: bool,
+    /// The store cannot be reached: the event is in this process's spill log, and goes to the store as soon as it is back.
+    pub is_spilled: bool,
 }
 
 /// An event that a group gave up on.
@@ -47,6 +54,34 @@ pub struct DeadLetter {
     pub at: Timestamp,
 }
 
+/// Which dead letters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeadLetters {
+    /// All that are there when it begins.
+    All,
+    /// Those at these places; what is not there is passed over.
+    At(Vec<u64>),
+}
+
+/// How a group stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GroupStatus {
+    /// Its lag: events that wait or are being handled.
+    pub pending: u64,
+    /// The `time` of the oldest of them. By the wall clock, now less this is how far the group is behind.
+    pub oldest: Option<Timestamp>,
+    /// Events that it gave up on and that nobody has redriven or purged.
+    pub dead_letters: u64,
+}
+
+impl GroupStatus {
+    /// How old the oldest event is that the group has still to do; zero if it is done with everything.
+    #[must_use]
+    pub fn age(&self, now: Timestamp) -> Duration {
+        self.oldest.map_or(Duration::ZERO, |oldest| now.since(oldest))
+    }
+}
+
 /// Sizes that every backend enforces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -56,8 +91,10 @@ pub struct Limits {
     pub attribute_bytes_max: usize,
     /// Events that may wait in one group before publishing to it is refused.
     pub backlog_max: u64,
-    /// Events kept although no group wants them, so that a new group may begin with `Earliest`; the oldest go first.
-    pub unrouted_max: u64,
+    /// Events kept although no group needs them any more, for replay and for new groups that begin with `Earliest`; the oldest go first.
+    pub history_max: u64,
+    /// Events that may wait for the time they were delayed to.
+    pub delayed_max: u64,
     /// The id of a finished event is recognised until this many events were stored after it.
     pub dedup_window: u64,
     /// Dead letters kept of one group; the oldest go first.
@@ -65,13 +102,14 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 1 MiB of data, 512 bytes an attribute, a backlog of 1,000,000, 10,000 unrouted events, 100,000 ids, 10,000 dead letters.
+    /// 1 MiB of data, 512 bytes an attribute, a backlog of 1,000,000, a history of 10,000, 10,000 delayed events, 100,000 ids, 10,000 dead letters.
     fn default() -> Self {
         Self {
             data_bytes_max: 1 << 20,
             attribute_bytes_max: 512,
             backlog_max: 1_000_000,
-            unrouted_max: 10_000,
+            history_max: 10_000,
+            delayed_max: 10_000,
             dedup_window: 100_000,
             dead_letters_max: 10_000,
         }
@@ -96,7 +134,7 @@ impl Limits {
 }
 
 /// How a bus behaves as a whole.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BusConfig {
     /// The sizes it enforces.
     pub limits: Limits,
@@ -104,15 +142,30 @@ pub struct BusConfig {
     pub poll_interval: Duration,
     /// How long `close` and `stop` wait for running handlers, by the bus's clock.
     pub close_timeout: Duration,
+    /// Which topics go by the priority lane: each subscription handles them beside all others, so that no amount of market data and no
+    /// slow handling of it delays them. Every process that publishes to one store should say the same.
+    pub priority: Arc<[Pattern]>,
 }
 
+impl BusConfig {
+    pub(crate) fn is_priority(&self, topic: &Topic) -> bool {
+        self.priority.iter().any(|pattern| pattern.matches(topic))
+    }
+}
+
+/// Topics of risk events and of the kill switch.
+static PRIORITY: LazyLock<Arc<[Pattern]>> = LazyLock::new(|| {
+    ["risk:*", "kill:*", "halt:*", "emergency:*"].iter().filter_map(|text| Pattern::new(text).ok()).collect()
+});
+
 impl Default for BusConfig {
-    /// The default [`Limits`], a poll every 20 ms, 5 s to close.
+    /// The default [`Limits`], a poll every 20 ms, 5 s to close, priority for `risk:*`, `kill:*`, `halt:*` and `emergency:*`.
     fn default() -> Self {
         Self {
             limits: Limits::default(),
             poll_interval: Duration::from_millis(20),
             close_timeout: Duration::from_secs(5),
+            priority: PRIORITY.clone(),
         }
     }
 }
@@ -128,6 +181,8 @@ pub struct BusInfo {
     pub survives_power_cut: bool,
     /// Whether consumers in other processes get stored events.
     pub shared_between_processes: bool,
+    /// Whether live events reach the live subscriptions of other processes.
+    pub live_between_processes: bool,
     /// The sizes it enforces.
     pub limits: Limits,
 }
@@ -145,7 +200,10 @@ pub struct BusInfo {
 ///   subscription with `Overflow::Block` delays its publishers, which is what it asks for.
 /// * **Nothing is dropped silently**: each drop is in [`Metrics`].
 ///
-/// Not promised: order between different keys when `concurrency` is above 1; live delivery to other processes.
+/// * **Priority topics overtake**: each subscription handles them beside everything else (`BusConfig::priority`).
+///
+/// Not promised: order between different keys when `concurrency` is above 1, or between priority topics and others; live delivery to
+/// other processes where `BusInfo` does not say so.
 #[async_trait]
 pub trait EventBus: Send + Sync + fmt::Debug {
     /// Publishes one event. Live subscriptions of this process that want it get it in both classes.
@@ -164,6 +222,16 @@ pub trait EventBus: Send + Sync + fmt::Debug {
     /// Dropping the future may leave any number of them stored, in order.
     async fn publish_batch(&self, events: Vec<Envelope>) -> Vec<Result<Published, BusError>>;
 
+    /// Publishes an event at least once, not before `at` by the bus's wall clock: until then nobody sees it, and it is not in the order of its
+    /// key. Afterwards it is as if it had been published then. It does not reach live subscriptions.
+    ///
+    /// # Errors
+    /// As `publish` at least once; `DelayFull`.
+    ///
+    /// # Cancel safety
+    /// As `publish`.
+    async fn publish_at(&self, event: Envelope, at: Timestamp) -> Result<Published, BusError>;
+
     /// Begins to handle events. It runs until it is stopped or the bus is closed; dropping the handle changes nothing.
     ///
     /// # Errors
@@ -173,17 +241,46 @@ pub trait EventBus: Send + Sync + fmt::Debug {
     /// Dropping the future may leave the group created, without a consumer.
     async fn subscribe(&self, options: SubscribeOptions) -> Result<Subscription, BusError>;
 
-    /// How many events wait in a group or are being handled.
+    /// How a group stands: its lag, the age of what it has to do, its dead letters.
     ///
     /// # Errors
     /// `NoGroup`, `Closed`, `Backend`.
-    async fn backlog(&self, group: &str) -> Result<u64, BusError>;
+    async fn status(&self, group: &str) -> Result<GroupStatus, BusError>;
 
-    /// The oldest dead letters of a group, at most `limit`.
+    /// The dead letters of a group behind place `after` (0: from the first), in stored order, at most `limit`.
     ///
     /// # Errors
     /// `NoGroup`, `Closed`, `Backend`.
-    async fn dead_letters(&self, group: &str, limit: usize) -> Result<Vec<DeadLetter>, BusError>;
+    async fn dead_letters(&self, group: &str, after: u64, limit: usize) -> Result<Vec<DeadLetter>, BusError>;
+
+    /// Puts dead letters back to work, in stored order and behind everything that waits: they come to this group again, and to no other, with
+    /// the same id and attempts from 1. How many; those that cannot be read stay dead.
+    ///
+    /// # Errors
+    /// `NoGroup`, `BacklogFull`, `Closed`, `Backend`, `Ambiguous`; some may have been put back by then. Asking again is harmless.
+    ///
+    /// # Cancel safety
+    /// Dropping the future may leave some of them put back.
+    async fn redrive(&self, group: &str, which: DeadLetters) -> Result<u64, BusError>;
+
+    /// Removes dead letters for good; how many.
+    ///
+    /// # Errors
+    /// As `redrive`.
+    ///
+    /// # Cancel safety
+    /// Dropping the future may leave some of them removed.
+    async fn purge(&self, group: &str, which: DeadLetters) -> Result<u64, BusError>;
+
+    /// Handles kept events once more, one after another in stored order, up to the newest at the call, with `is_replay` set. Nothing is
+    /// acknowledged by it, and no group notices.
+    ///
+    /// # Errors
+    /// `Gone` if it shall begin with an event that is not kept (any more); `Invalid`, `Closed`, `Backend`.
+    ///
+    /// # Cancel safety
+    /// Dropping the future ends the replay between two events or within a handling.
+    async fn replay(&self, replay: Replay) -> Result<Replayed, BusError>;
 
     /// Forgets a group with its backlog and dead letters, so that events are no longer kept for it. Whether it was there.
     /// Its running subscriptions find nothing more to do.

@@ -37,7 +37,7 @@ pub trait Fixture: Send {
 #[must_use]
 pub fn config() -> BusConfig {
     let limits =
-        Limits { backlog_max: 200, unrouted_max: 20, dedup_window: 100, dead_letters_max: 5, ..Limits::default() };
+        Limits { backlog_max: 200, history_max: 20, dedup_window: 100, dead_letters_max: 5, ..Limits::default() };
     BusConfig { limits, ..BusConfig::default() }
 }
 
@@ -156,6 +156,10 @@ fn every(seconds: u64) -> Backoff {
 
 async fn store(bus: &Arc<dyn EventBus>, event: Envelope) -> Published {
     bus.publish(event, Delivery::AtLeastOnce).await.expect("the event is stored")
+}
+
+async fn pending(bus: &Arc<dyn EventBus>, group: &str) -> Option<u64> {
+    bus.status(group).await.ok().map(|status| status.pending)
 }
 
 async fn start(bus: &Arc<dyn EventBus>, options: SubscribeOptions) -> Subscription {

@@ -30,6 +30,12 @@ pub enum BusError {
         /// How many wait.
         pending: u64,
     },
+    /// As many events wait for their time as may.
+    #[error("{waiting} events are delayed already, the most there may be: publish this one later")]
+    DelayFull {
+        /// How many.
+        waiting: u64,
+    },
     /// A live subscriber with policy `Error` had no room; every other subscriber got the event.
     #[error("subscription {subscription} is full and asked to be told: slow down or widen it")]
     SubscriberFull {
@@ -51,6 +57,12 @@ pub enum BusError {
     NoGroup {
         /// Which name.
         group: String,
+    },
+    /// A replay cannot begin there.
+    #[error("event {id} is not kept (any more): begin with a later one, or raise history_max")]
+    Gone {
+        /// Its id.
+        id: String,
     },
     /// Somebody in this process already consumes under that name.
     #[error("consumer {consumer} of group {group} is already running here: give each its own name")]
@@ -141,8 +153,10 @@ impl BusError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Invalid { .. } | Self::TooLarge { .. } | Self::NoGroup { .. } => ErrorKind::Invalid,
-            Self::BacklogFull { .. } | Self::SubscriberFull { .. } => ErrorKind::LimitExceeded,
+            Self::Invalid { .. } | Self::TooLarge { .. } | Self::NoGroup { .. } | Self::Gone { .. } => {
+                ErrorKind::Invalid
+            }
+            Self::BacklogFull { .. } | Self::DelayFull { .. } | Self::SubscriberFull { .. } => ErrorKind::LimitExceeded,
             Self::GroupDiffers { .. } | Self::ConsumerInUse { .. } => ErrorKind::Conflict,
             Self::SpillFull { .. } => ErrorKind::LimitExceeded,
             Self::SpillInUse { .. } => ErrorKind::Conflict,
@@ -160,7 +174,7 @@ impl From<InvalidValue> for BusError {
     }
 }
 
-#[cfg(any(feature = "sqlite", feature = "redis"))]
+#[cfg(any(feature = "sqlite", feature = "redis", feature = "postgres"))]
 impl From<infra_backends::BackendError> for BusError {
     fn from(e: infra_backends::BackendError) -> Self {
         match (e.kind(), e) {

@@ -13,8 +13,15 @@ pub struct Delivered {
     /// Which delivery to this group this is, from 1. A higher number says that an earlier one failed or that its consumer died,
     /// so its effect may already be there.
     pub attempt: u32,
-    /// Whether it comes from a replay of history rather than from its publisher; always false as yet.
+    /// Whether it comes from a replay of what is kept rather than from its publisher: an order must not be sent for it again.
     pub is_replay: bool,
+}
+
+/// Live events were lost between two that a subscription got.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gap {
+    /// Why, in the backend's words.
+    pub reason: String,
 }
 
 /// Why a handler did not do its work. On an at-most-once subscription either is counted and forgotten.
@@ -31,7 +38,7 @@ pub enum HandlerError {
 /// Handles the events of one subscription.
 ///
 /// Events of one key come one after another; events of different keys at the same time only if the subscription asks for
-/// `concurrency`. The correlation of the envelope is current ([`infra_types::ExecutionContext`]) while it runs. A panic, and
+/// `concurrency`; events of priority topics come beside them. The correlation of the envelope is current ([`infra_types::ExecutionContext`]) while it runs. A panic, and
 /// running past the subscription's timeout, count as `Retry`. Since an at-least-once event may come twice, an effect that must
 /// happen once has to recognise `envelope.id`.
 #[async_trait]
@@ -44,6 +51,10 @@ pub trait Handler: Send + Sync {
     /// # Cancel safety
     /// It is dropped where it awaits when its time runs out or the bus gives up waiting for it.
     async fn handle(&self, event: Delivered) -> Result<(), HandlerError>;
+
+    /// Hears that live events of other processes were lost: whoever keeps a picture from them should fetch it anew. It returns at once. Only
+    /// live subscriptions hear it; each gap is counted in the metrics as well.
+    fn gap(&self, _gap: &Gap) {}
 }
 
 struct FnHandler<F>(F);

@@ -13,20 +13,22 @@ mod options;
 mod pattern;
 #[cfg(feature = "redis")]
 mod redis;
+mod replay;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod subscription;
 
-pub use bus::{BusConfig, BusInfo, DeadLetter, Delivery, EventBus, Limits, Published};
+pub use bus::{BusConfig, BusInfo, DeadLetter, DeadLetters, Delivery, EventBus, GroupStatus, Limits, Published};
 pub use engine::Bus;
 pub use error::BusError;
-pub use handler::{Delivered, Handler, HandlerError, handler_fn};
+pub use handler::{Delivered, Gap, Handler, HandlerError, handler_fn};
 pub use memory::{MemoryBroker, MemoryEventBus};
-pub use metrics::Metrics;
-pub use options::{GroupOptions, Mode, Overflow, StartFrom, SubscribeOptions};
+pub use metrics::{HandlingTimes, Metrics};
+pub use options::{GroupOptions, Mode, OnRetry, Overflow, StartFrom, SubscribeOptions};
 pub use pattern::Pattern;
 #[cfg(feature = "redis")]
 pub use redis::{RedisBroker, RedisEventBus, TimeSource};
+pub use replay::{Replay, ReplayFrom, Replayed};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteBroker, SqliteEventBus};
 pub use subscription::Subscription;

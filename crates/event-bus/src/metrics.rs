@@ -1,9 +1,14 @@
 //! What a bus counts.
 
+mod times;
+
 use std::{
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::Duration,
 };
+
+pub use self::times::HandlingTimes;
+use self::times::Times;
 
 /// Counts since the bus (or the subscription) began, in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
@@ -21,6 +26,16 @@ pub struct Metrics {
     pub redelivered: u64,
     /// Events that a full queue or a stopped live subscription dropped.
     pub dropped: u64,
+    /// Events that a newer one of their key replaced before their turn came.
+    pub conflated: u64,
+    /// Events that were older than the subscription's `max_age` when their turn came.
+    pub expired: u64,
+    /// Times that live events of other processes were lost on the way.
+    pub gaps: u64,
+    /// Live events that could not be sent to other processes.
+    pub unsent: u64,
+    /// Events that were handled in a replay.
+    pub replayed: u64,
     /// Events that became dead letters.
     pub dead_lettered: u64,
     /// Stored events given up unseen: no group wanted them and the retention was full, or dead letters beyond their limit.
@@ -33,6 +48,8 @@ pub struct Metrics {
     pub store_errors: u64,
     /// How long handlings took, all together.
     pub handling_time: Duration,
+    /// How long they took each.
+    pub handling: HandlingTimes,
 }
 
 impl Metrics {
@@ -53,12 +70,18 @@ pub(crate) struct Counters {
     pub(crate) failed: AtomicU64,
     pub(crate) redelivered: AtomicU64,
     pub(crate) dropped: AtomicU64,
+    pub(crate) conflated: AtomicU64,
+    pub(crate) expired: AtomicU64,
+    pub(crate) gaps: AtomicU64,
+    pub(crate) unsent: AtomicU64,
+    pub(crate) replayed: AtomicU64,
     pub(crate) dead_lettered: AtomicU64,
     pub(crate) evicted: AtomicU64,
     pub(crate) leases_extended: AtomicU64,
     pub(crate) leases_lost: AtomicU64,
     pub(crate) store_errors: AtomicU64,
     pub(crate) handling_nanos: AtomicU64,
+    times: Times,
 }
 
 impl Counters {
@@ -70,12 +93,18 @@ impl Counters {
             failed: self.failed.load(Relaxed),
             redelivered: self.redelivered.load(Relaxed),
             dropped: self.dropped.load(Relaxed),
+            conflated: self.conflated.load(Relaxed),
+            expired: self.expired.load(Relaxed),
+            gaps: self.gaps.load(Relaxed),
+            unsent: self.unsent.load(Relaxed),
+            replayed: self.replayed.load(Relaxed),
             dead_lettered: self.dead_lettered.load(Relaxed),
             evicted: self.evicted.load(Relaxed),
             leases_extended: self.leases_extended.load(Relaxed),
             leases_lost: self.leases_lost.load(Relaxed),
             store_errors: self.store_errors.load(Relaxed),
             handling_time: Duration::from_nanos(self.handling_nanos.load(Relaxed)),
+            handling: self.times.read(),
         }
     }
 }
@@ -93,6 +122,9 @@ impl Tally<'_> {
     }
 
     pub(crate) fn took(self, time: Duration) {
-        self.add(|c| &c.handling_nanos, u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.add(|c| &c.handling_nanos, nanos);
+        self.0.times.record(nanos);
+        self.1.times.record(nanos);
     }
 }

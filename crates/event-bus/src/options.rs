@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use infra_types::Backoff;
+use infra_types::{Backoff, Envelope, Timestamp};
 
 use crate::{BusError, Handler, Pattern};
 
@@ -18,6 +18,19 @@ pub enum Overflow {
     DropNewest,
     /// The new event is dropped and the publisher gets `SubscriberFull`.
     Error,
+    /// Of each topic and key only the latest event waits, in the place of the one that it follows: a slow subscriber sees the newest prices
+    /// instead of all. `capacity` bounds how many different ones wait; beyond, the oldest makes room.
+    Conflate,
+}
+
+/// What later events of a key do while an earlier one waits for its retry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnRetry {
+    /// They wait, so that the order of the key holds.
+    #[default]
+    Block,
+    /// They go on; the failed one comes when its time has come.
+    Skip,
 }
 
 /// Where a **new** group begins; an existing one goes on where it is.
@@ -47,8 +60,11 @@ pub struct GroupOptions {
     /// A stable name: a new process of the same name takes over its predecessor's claims at once. Two that run at the same
     /// time must not share it. Without it, claims of the dead wait for their lease.
     pub consumer: Option<String>,
-    /// How many keys are handled at the same time: 1 to 64; default 1, which also keeps the order across keys.
+    /// How many keys are handled at the same time: 1 to 63; default 1, which also keeps the order across keys. Priority topics have one place
+    /// of their own beside these.
     pub concurrency: u32,
+    /// Whether later events of a key wait for the retry of an earlier one; default `Block`.
+    pub on_retry: OnRetry,
 }
 
 /// Live or durable.
@@ -74,6 +90,9 @@ pub struct SubscribeOptions {
     pub mode: Mode,
     /// How long one handling may take by the bus's clock. Default 30 s.
     pub timeout: Duration,
+    /// Events that happened longer ago than this (by `Envelope::time` and the bus's wall clock) when their turn comes are passed over and
+    /// counted as `expired`. Default: none are.
+    pub max_age: Option<Duration>,
     /// What to do with each event.
     pub handler: Arc<dyn Handler>,
 }
@@ -84,6 +103,7 @@ impl fmt::Debug for SubscribeOptions {
         s.field("pattern", &self.pattern)
             .field("mode", &self.mode)
             .field("timeout", &self.timeout)
+            .field("max_age", &self.max_age)
             .finish_non_exhaustive()
     }
 }
@@ -93,7 +113,7 @@ impl SubscribeOptions {
     #[must_use]
     pub fn at_most_once(pattern: Pattern, handler: Arc<dyn Handler>) -> Self {
         let mode = Mode::AtMostOnce { overflow: Overflow::Block, capacity: 1_024 };
-        Self { pattern, mode, timeout: Duration::from_secs(30), handler }
+        Self { pattern, mode, timeout: Duration::from_secs(30), max_age: None, handler }
     }
 
     /// A durable subscription in `group`, with the defaults that [`GroupOptions`] names.
@@ -107,8 +127,9 @@ impl SubscribeOptions {
             backoff: Backoff::default(),
             consumer: None,
             concurrency: 1,
+            on_retry: OnRetry::Block,
         });
-        Self { pattern, mode, timeout: Duration::from_secs(30), handler }
+        Self { pattern, mode, timeout: Duration::from_secs(30), max_age: None, handler }
     }
 
     /// Sets queue size and overflow policy; without effect on a durable subscription.
@@ -124,6 +145,13 @@ impl SubscribeOptions {
     #[must_use]
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// Passes over events that are older than this when their turn comes.
+    #[must_use]
+    pub fn with_max_age(mut self, max_age: Duration) -> Self {
+        self.max_age = Some(max_age);
         self
     }
 
@@ -164,6 +192,17 @@ impl SubscribeOptions {
         self.group(|g| g.concurrency = concurrency)
     }
 
+    /// Sets what later events of a key do while one waits for its retry; without effect on a live subscription.
+    #[must_use]
+    pub fn on_retry(self, on_retry: OnRetry) -> Self {
+        self.group(|g| g.on_retry = on_retry)
+    }
+
+    /// Whether an event is older than it may be.
+    pub(crate) fn is_expired(&self, event: &Envelope, now: Timestamp) -> bool {
+        self.max_age.is_some_and(|max| now.since(event.time) > max)
+    }
+
     pub(crate) fn validate(&self) -> Result<(), BusError> {
         let mut wrong = Vec::new();
         if self.timeout.is_zero() {
@@ -186,8 +225,8 @@ impl SubscribeOptions {
                 if g.max_attempts == 0 {
                     wrong.push("max_attempts must be at least 1".to_owned());
                 }
-                if !(1..=64).contains(&g.concurrency) {
-                    wrong.push("concurrency must be 1 to 64".to_owned());
+                if !(1..=63).contains(&g.concurrency) {
+                    wrong.push("concurrency must be 1 to 63".to_owned());
                 }
             }
         }

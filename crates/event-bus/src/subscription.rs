@@ -45,6 +45,30 @@ impl Subscription {
         self.sub.drained(&self.core).await
     }
 
+    /// Begins no further handling until `resume`: what runs goes on to its end, what was claimed and not begun is given back. A durable group
+    /// goes on collecting; a live queue fills, and then does what its policy says. In this process only.
+    pub fn pause(&self) {
+        self.sub.set_paused(true);
+    }
+
+    /// Goes on after `pause`.
+    pub fn resume(&self) {
+        self.sub.set_paused(false);
+    }
+
+    /// Whether it is paused.
+    #[must_use]
+    pub fn is_paused(&self) -> bool {
+        *self.sub.paused.borrow()
+    }
+
+    /// How many events it has in this process that are not done with: in the queue of a live subscription, claimed by a durable one. What
+    /// waits in a group altogether is in [`EventBus::status`](crate::EventBus::status).
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.sub.waiting()
+    }
+
     /// Takes in nothing more, lets what runs end within `BusConfig::close_timeout`, gives back what was claimed and not begun.
     /// A durable group stays and goes on collecting. Idempotent.
     ///

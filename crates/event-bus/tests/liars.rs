@@ -11,9 +11,9 @@ use std::{
 
 use async_trait::async_trait;
 use infra_event_bus::{
-    Bus, BusError, BusInfo, DeadLetter, Delivery, EventBus, HandlerError, MemoryBroker, Metrics, Published,
-    SubscribeOptions, Subscription,
-    broker::{Appended, Broker, Claim, Claims, GroupSpec, Outcome, Progress, Seq, Settle, Settled},
+    Bus, BusError, BusInfo, DeadLetter, DeadLetters, Delivery, EventBus, GroupStatus, HandlerError, MemoryBroker,
+    Metrics, Published, Replay, Replayed, SubscribeOptions, Subscription,
+    broker::{Append, Appended, Broker, Claim, Claims, GroupSpec, Outcome, Page, Progress, Seq, Settle, Settled},
     conformance::{self, Fixture, config},
     handler_fn,
 };
@@ -51,9 +51,9 @@ impl Broker for LyingBroker {
         self.inner.info()
     }
 
-    async fn append(&self, events: Vec<Arc<Envelope>>) -> Vec<Result<Appended, BusError>> {
-        let twist = |event: Arc<Envelope>| {
-            let mut event = event.as_ref().clone();
+    async fn append(&self, events: Vec<Append>) -> Vec<Result<Appended, BusError>> {
+        let twist = |append: Append| {
+            let mut event = append.envelope.as_ref().clone();
             let n = self.published.fetch_add(1, Ordering::Relaxed);
             match self.lie {
                 // A lane for each event is no lane at all; `claim` puts the key back.
@@ -61,7 +61,7 @@ impl Broker for LyingBroker {
                 Lie::ForgetsIds => event.id = EventId::generate(),
                 _ => {}
             }
-            Arc::new(event)
+            Append { envelope: Arc::new(event), ..append }
         };
         self.inner.append(events.into_iter().map(twist).collect()).await
     }
@@ -101,7 +101,9 @@ impl Broker for LyingBroker {
     ) -> Result<Settled, BusError> {
         for end in &mut ends {
             end.outcome = match (self.lie, end.outcome.clone()) {
-                (Lie::RetriesAtOnce, Outcome::Retry { error, .. }) => Outcome::Retry { at: now, error },
+                (Lie::RetriesAtOnce, Outcome::Retry { error, steps_aside, .. }) => {
+                    Outcome::Retry { at: now, error, steps_aside }
+                }
                 (Lie::ForgetsAttempts, Outcome::Retry { .. }) => Outcome::Release,
                 (Lie::DeadLetterLosesTheError, Outcome::Dead { .. }) => Outcome::Dead { error: String::new() },
                 (Lie::DeadLettersVanish, Outcome::Dead { .. }) => Outcome::Ack,
@@ -128,12 +130,28 @@ impl Broker for LyingBroker {
         self.inner.progress(group, through).await
     }
 
-    async fn backlog(&self, group: &str) -> Result<u64, BusError> {
-        self.inner.backlog(group).await
+    async fn delay(&self, event: Append, until: Timestamp, now: Timestamp) -> Result<Appended, BusError> {
+        self.inner.delay(event, until, now).await
     }
 
-    async fn dead_letters(&self, group: &str, limit: usize) -> Result<Vec<DeadLetter>, BusError> {
-        self.inner.dead_letters(group, limit).await
+    async fn status(&self, group: &str) -> Result<GroupStatus, BusError> {
+        self.inner.status(group).await
+    }
+
+    async fn dead_letters(&self, group: &str, after: Seq, limit: usize) -> Result<Vec<DeadLetter>, BusError> {
+        self.inner.dead_letters(group, after, limit).await
+    }
+
+    async fn redrive(&self, group: &str, letters: &[Seq]) -> Result<u64, BusError> {
+        self.inner.redrive(group, letters).await
+    }
+
+    async fn purge(&self, group: &str, letters: &[Seq]) -> Result<u64, BusError> {
+        self.inner.purge(group, letters).await
+    }
+
+    async fn history(&self, after: Seq, limit: usize) -> Result<Page, BusError> {
+        self.inner.history(after, limit).await
     }
 
     async fn health(&self) -> Health {
@@ -189,12 +207,28 @@ impl EventBus for LyingBus {
         self.inner.subscribe(options).await
     }
 
-    async fn backlog(&self, group: &str) -> Result<u64, BusError> {
-        self.inner.backlog(group).await
+    async fn publish_at(&self, event: Envelope, at: Timestamp) -> Result<Published, BusError> {
+        self.inner.publish_at(event, at).await
     }
 
-    async fn dead_letters(&self, group: &str, limit: usize) -> Result<Vec<DeadLetter>, BusError> {
-        self.inner.dead_letters(group, limit).await
+    async fn status(&self, group: &str) -> Result<GroupStatus, BusError> {
+        self.inner.status(group).await
+    }
+
+    async fn dead_letters(&self, group: &str, after: u64, limit: usize) -> Result<Vec<DeadLetter>, BusError> {
+        self.inner.dead_letters(group, after, limit).await
+    }
+
+    async fn redrive(&self, group: &str, which: DeadLetters) -> Result<u64, BusError> {
+        self.inner.redrive(group, which).await
+    }
+
+    async fn purge(&self, group: &str, which: DeadLetters) -> Result<u64, BusError> {
+        self.inner.purge(group, which).await
+    }
+
+    async fn replay(&self, replay: Replay) -> Result<Replayed, BusError> {
+        self.inner.replay(replay).await
     }
 
     async fn remove_group(&self, group: &str) -> Result<bool, BusError> {

@@ -112,7 +112,7 @@ impl Handled {
     /// Reads on until every event was seen, then judges.
     async fn finish(mut self, bus: &RedisEventBus, mut child: KillableChild, acknowledged: &HashMap<String, usize>) {
         let give_up = SystemClock.now() + PATIENCE;
-        while !matches!(bus.backlog("book").await, Ok(0)) {
+        while !matches!(bus.status("book").await, Ok(0)) {
             assert!(SystemClock.now() < give_up, "the backlog does not empty");
             tokio::task::block_in_place(|| {
                 while let Ok(line) = child.next_line(Duration::from_millis(20)) {
@@ -140,7 +140,7 @@ impl Handled {
             let of_key: Vec<_> = first_seen.iter().filter(|n| *n % KEYS == key).collect();
             assert!(of_key.is_sorted(), "the order of key {key} is broken");
         }
-        assert_eq!(bus.dead_letters("book", 10).await.unwrap(), []);
+        assert_eq!(bus.dead_letters("book", 0, 10).await.unwrap(), []);
     }
 }
 

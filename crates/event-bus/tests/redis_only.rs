@@ -123,7 +123,7 @@ async fn a_trimmed_log_is_told() {
         tokio::task::yield_now().await;
     }
     assert_eq!((sub.metrics().processed, sub.metrics().dead_lettered), (2, 2));
-    let dead = bus.dead_letters("g", 10).await.unwrap();
+    let dead = bus.dead_letters("g", 0, 10).await.unwrap();
     assert_eq!(dead.iter().map(|d| d.seq).collect::<Vec<_>>(), [1, 2]);
     assert!(dead.iter().all(|d| d.envelope.is_none() && d.error.contains("XTRIM")), "{dead:?}");
     bus.close().await.unwrap();
@@ -145,7 +145,7 @@ async fn many_dead_letters_are_read_in_order() {
     };
     broker.settle("g", "me", now, claims.events.iter().map(bad).collect()).await.unwrap();
     for limit in [0, 1, 31, 32, 33, 64, 99, 100, 1_000] {
-        let seqs: Vec<_> = broker.dead_letters("g", limit).await.unwrap().into_iter().map(|d| d.seq).collect();
+        let seqs: Vec<_> = broker.dead_letters("g", 0, limit).await.unwrap().into_iter().map(|d| d.seq).collect();
         assert_eq!(seqs, (1..=limit.min(100) as u64).collect::<Vec<_>>());
     }
     assert_eq!(broker.backlog("g").await.unwrap(), 0);

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use infra_event_bus::{
     MemoryBroker, Pattern, StartFrom,
-    broker::{Broker, Claim, GroupSpec, Outcome, Settle, Shards},
+    broker::{Append, Broker, Claim, GroupSpec, Outcome, Settle, Shards},
     conformance::config,
 };
 use infra_types::{CorrelationId, Envelope, EventId, Timestamp, Topic};
@@ -81,7 +81,7 @@ async fn run(broker: &dyn Broker, steps: &[Step]) -> Vec<String> {
                     // A fixed one: the two runs are compared word for word.
                     .with_correlation(CorrelationId::from_u128(1))
                     .with_id(EventId::new(format!("id{id}")).expect("good"));
-                format!("{:?}", broker.append(vec![Arc::new(event)]).await)
+                format!("{:?}", broker.append(vec![Append { envelope: Arc::new(event), is_priority: false }]).await)
             }
             Step::Open { group, earliest } => {
                 let from = if *earliest { StartFrom::Earliest } else { StartFrom::New };
@@ -116,7 +116,11 @@ async fn run(broker: &dyn Broker, steps: &[Step]) -> Vec<String> {
                 Some((group, consumer, ..)) => {
                     let outcome = match how {
                         0..=2 => Outcome::Ack,
-                        3 => Outcome::Retry { at: now.saturating_add(Duration::from_secs(5)), error: "no".into() },
+                        3 => Outcome::Retry {
+                            at: now.saturating_add(Duration::from_secs(5)),
+                            error: "no".into(),
+                            steps_aside: false,
+                        },
                         4 => Outcome::Dead { error: "bad".into() },
                         _ => Outcome::Release,
                     };
@@ -146,7 +150,7 @@ async fn run(broker: &dyn Broker, steps: &[Step]) -> Vec<String> {
         };
         answers.push(format!("{step:?}: {answer}"));
         for group in [0, 1] {
-            let (backlog, dead) = (broker.backlog(&name(group)).await, broker.dead_letters(&name(group), 9).await);
+            let (backlog, dead) = (broker.status(&name(group)).await, broker.dead_letters(&name(group), 0, 9).await);
             answers.push(format!("{backlog:?} {dead:?} {:?}", broker.progress(&name(group), None).await));
         }
     }

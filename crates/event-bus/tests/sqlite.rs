@@ -107,7 +107,7 @@ async fn an_unreadable_row_becomes_a_dead_letter() {
         tokio::task::yield_now().await;
     }
     assert_eq!((sub.metrics().processed, sub.metrics().dead_lettered), (1, 2));
-    let dead = f.bus.dead_letters("g", 10).await.unwrap();
+    let dead = f.bus.dead_letters("g", 0, 10).await.unwrap();
     assert_eq!(dead.len(), 2);
     assert!(dead.iter().all(|d| d.envelope.is_none() && d.error.contains("cannot be read")), "{dead:?}");
 }

@@ -67,7 +67,7 @@ pub async fn a_full_backlog_refuses_and_keeps_what_it_has(f: impl Fixture) {
 /// Events that no group wants are kept up to a number, the newest of them.
 pub async fn events_without_a_group_are_bounded_and_counted(f: impl Fixture) {
     let bus = f.bus();
-    let max = config().limits.unrouted_max;
+    let max = config().limits.history_max;
     for n in 0..max + 7 {
         store(&bus, event("t", "k", n.to_string())).await;
     }

@@ -12,7 +12,7 @@ async fn crash(f: &mut impl Fixture, group: &str) -> bool {
     let survives = f.bus().info().survives_process;
     f.reopen().await;
     if !survives {
-        assert!(matches!(f.bus().backlog(group).await, Err(BusError::NoGroup { .. })), "nothing may be half there");
+        assert!(matches!(f.bus().status(group).await, Err(BusError::NoGroup { .. })), "nothing may be half there");
     }
     survives
 }
@@ -50,7 +50,7 @@ pub async fn attempts_and_errors_survive_a_crash(mut f: impl Fixture) {
     assert_eq!(log.lines(), ["a#1", "probe#1"], "the wait goes on after the crash");
     f.advance(SECOND * 10).await;
     drain(&sub).await;
-    let dead = f.bus().dead_letters("g", 10).await.expect("readable");
+    let dead = f.bus().dead_letters("g", 0, 10).await.expect("readable");
     assert_eq!(dead.iter().map(|d| d.error.as_str()).collect::<Vec<_>>(), ["no 2", "no 2"]);
     assert!(log.lines().contains(&"a#2".to_owned()));
 }
@@ -114,7 +114,7 @@ pub async fn an_event_that_kills_its_consumers_dies_alone(mut f: impl Fixture) {
     for innocent in ["before", "behind", "beside"] {
         assert!(lines.iter().any(|l| l.starts_with(innocent)), "{innocent} was handled: {lines:?}");
     }
-    let dead = f.bus().dead_letters("g", 10).await.expect("readable");
+    let dead = f.bus().dead_letters("g", 0, 10).await.expect("readable");
     assert_eq!(dead.len(), 1, "{dead:?}");
     assert!(dead[0].error.contains("died") && dead[0].attempts == 3, "{dead:?}");
     assert_eq!(sub.metrics().dead_lettered, 1);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Fixture, Gate, Log, drain, event, every, pattern, start, store, until};
+use super::{Fixture, Gate, Log, drain, event, every, pattern, pending, start, store, until};
 use crate::{HandlerError, SubscribeOptions};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -20,7 +20,7 @@ pub async fn a_failed_event_comes_again_after_its_backoff(f: impl Fixture) {
     let sub = start(&bus, options).await;
     store(&bus, event("t", "k", "a")).await;
     until("the first failure is settled", || sub.metrics().failed == 1).await;
-    assert_eq!(bus.backlog("g").await.ok(), Some(1), "it is still there");
+    assert_eq!(pending(&bus, "g").await, Some(1), "it is still there");
     f.advance(SECOND * 9).await;
     // An event of another key passes through; had the retry begun too early it would stand before this.
     store(&bus, event("t", "other", "probe")).await;
@@ -35,7 +35,7 @@ pub async fn a_failed_event_comes_again_after_its_backoff(f: impl Fixture) {
     drain(&sub).await;
     until("both are counted", || sub.metrics().processed >= 2).await;
     assert_eq!(sub.metrics().processed, 2);
-    assert_eq!(bus.backlog("g").await.ok(), Some(0));
+    assert_eq!(pending(&bus, "g").await, Some(0));
 }
 
 /// While an event waits for its retry, later ones of its key wait behind it, and other keys go on.
@@ -73,16 +73,16 @@ pub async fn used_up_attempts_make_a_dead_letter_with_its_error(f: impl Fixture)
     let sent = event("t", "k", "a");
     let seq = store(&bus, sent.clone()).await.seq;
     until("the first failure is settled", || sub.metrics().failed == 1).await;
-    assert_eq!(bus.dead_letters("g", 10).await.map(|d| d.len()).ok(), Some(0));
+    assert_eq!(bus.dead_letters("g", 0, 10).await.map(|d| d.len()).ok(), Some(0));
     f.advance(SECOND).await;
     drain(&sub).await;
-    let dead = bus.dead_letters("g", 10).await.expect("readable");
+    let dead = bus.dead_letters("g", 0, 10).await.expect("readable");
     assert_eq!(dead.len(), 1);
     assert_eq!(dead[0].error, "venue said no 2");
     assert_eq!((dead[0].attempts, Some(dead[0].seq), dead[0].group.as_str()), (2, seq, "g"));
     assert_eq!((dead[0].id.as_str(), dead[0].topic.as_str()), (sent.id.as_str(), "t"));
     assert_eq!(dead[0].envelope.as_ref(), Some(&sent), "the event is kept whole");
-    assert_eq!(bus.backlog("g").await.ok(), Some(0));
+    assert_eq!(pending(&bus, "g").await, Some(0));
     assert_eq!(log.lines(), ["a#1", "a#2"]);
 }
 
@@ -99,7 +99,7 @@ pub async fn poison_is_dead_at_once_and_frees_its_key(f: impl Fixture) {
     }
     drain(&sub).await;
     assert_eq!(log.lines(), ["bad#1", "good#1"]);
-    let dead = bus.dead_letters("g", 10).await.expect("readable");
+    let dead = bus.dead_letters("g", 0, 10).await.expect("readable");
     assert_eq!(dead.iter().map(|d| (d.error.as_str(), d.attempts)).collect::<Vec<_>>(), [("cannot be read", 1)]);
 }
 
@@ -124,7 +124,7 @@ pub async fn panic_and_timeout_fail_that_delivery_only(f: impl Fixture) {
     }
     drain(&sub).await;
     assert_eq!(log.lines(), ["panic#1", "hang#1", "good#1"]);
-    let dead = bus.dead_letters("g", 10).await.expect("readable");
+    let dead = bus.dead_letters("g", 0, 10).await.expect("readable");
     assert!(dead[0].error.contains("panicked: on purpose"), "{:?}", dead[0].error);
     assert!(dead[1].error.contains("longer than 5s"), "{:?}", dead[1].error);
 }
@@ -139,9 +139,9 @@ pub async fn dead_letters_are_bounded_and_counted(f: impl Fixture) {
         store(&bus, event("t", "k", n.to_string())).await;
     }
     drain(&sub).await;
-    let errors: Vec<_> = bus.dead_letters("g", 100).await.expect("readable").into_iter().map(|d| d.error).collect();
+    let errors: Vec<_> = bus.dead_letters("g", 0, 100).await.expect("readable").into_iter().map(|d| d.error).collect();
     assert_eq!(errors, ["3", "4", "5", "6", "7"]);
-    assert_eq!(bus.dead_letters("g", 2).await.expect("readable").len(), 2);
+    assert_eq!(bus.dead_letters("g", 0, 2).await.expect("readable").len(), 2);
     assert_eq!((sub.metrics().dead_lettered, sub.metrics().evicted), (8, 3));
 }
 
@@ -161,7 +161,7 @@ pub async fn a_hanging_handler_delays_nobody_else(f: impl Fixture) {
     drain(&b).await;
     assert_eq!((log.len(), live.len()), (100, 100));
     assert_eq!(stuck.wait(2).await.len(), 2, "one each");
-    assert_eq!(bus.backlog("stuck").await.ok(), Some(100));
+    assert_eq!(pending(&bus, "stuck").await, Some(100));
 }
 
 /// A handler that runs longer than the lease keeps its claim: no other consumer gets the event meanwhile.

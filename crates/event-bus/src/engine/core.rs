@@ -9,13 +9,19 @@ use std::sync::{
 };
 
 use infra_types::{Clock, Envelope};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
+use tokio::task::AbortHandle;
 
 use super::{
     queue::Pushed,
     sub::{Kind, Sub},
 };
-use crate::{BusConfig, BusError, broker::Broker, metrics::Counters, options::Overflow};
+use crate::{
+    BusConfig, BusError, Gap,
+    broker::{Append, Broker, Listener, Signal},
+    metrics::Counters,
+    options::Overflow,
+};
 
 #[derive(Debug)]
 pub(crate) struct Core {
@@ -26,6 +32,8 @@ pub(crate) struct Core {
     pub(crate) subs: RwLock<Vec<Arc<Sub>>>,
     pub(crate) closed: AtomicBool,
     pub(crate) next_id: AtomicU64,
+    /// The task that hears other processes.
+    pub(crate) listening: Mutex<Option<AbortHandle>>,
 }
 
 impl Core {
@@ -36,17 +44,23 @@ impl Core {
     /// Hands an event to the live subscriptions that want it; answers the label of one that refused by policy `Error`.
     ///
     /// Those that may block come last, so that a slow one keeps the event from nobody.
-    pub(crate) async fn broadcast(&self, event: &Arc<Envelope>) -> Option<String> {
+    pub(crate) async fn broadcast(&self, event: &Append) -> Option<String> {
         let mut refused = None;
         let mut blocked = Vec::new();
-        for sub in self.subs.read().iter().filter(|sub| sub.pattern.matches(&event.topic)) {
-            let Kind::Live(queue) = &sub.kind else { continue };
+        let envelope = &event.envelope;
+        for sub in self.subs.read().iter().filter(|sub| sub.pattern.matches(&envelope.topic)) {
+            let Kind::Live(queues) = &sub.kind else { continue };
+            let queue = queues.of(event.is_priority);
             let tally = sub.tally(self);
-            match queue.push(event) {
+            match queue.push(envelope) {
                 Pushed::Queued => {}
                 Pushed::Full => {
                     blocked.push(sub.clone());
                     continue;
+                }
+                Pushed::Replaced => {
+                    tally.add(|c| &c.conflated, 1);
+                    sub.progress.notify_waiters();
                 }
                 Pushed::DroppedOldest => {
                     tally.add(|c| &c.dropped, 1);
@@ -63,14 +77,62 @@ impl Core {
             sub.counters.published.fetch_add(1, Relaxed);
         }
         for sub in blocked {
-            let Kind::Live(queue) = &sub.kind else { continue };
-            if queue.push_blocking(event).await {
+            let Kind::Live(queues) = &sub.kind else { continue };
+            if queues.of(event.is_priority).push_blocking(envelope).await {
                 sub.counters.published.fetch_add(1, Relaxed);
             } else {
                 sub.tally(self).add(|c| &c.dropped, 1);
             }
         }
         refused
+    }
+
+    /// Hands on what another process said.
+    pub(crate) async fn heard(&self, signal: Signal) {
+        match signal {
+            Signal::Live(envelope) => {
+                let is_priority = self.config.is_priority(&envelope.topic);
+                self.broadcast(&Append { envelope, is_priority }).await;
+            }
+            Signal::Stored => self.wake_others(0),
+            Signal::Gap { reason } => {
+                let gap = Gap { reason };
+                let live: Vec<_> = self.subs.read().iter().filter(|sub| sub.durable().is_none()).cloned().collect();
+                self.counters.gaps.fetch_add(1, Relaxed);
+                for sub in live {
+                    sub.counters.gaps.fetch_add(1, Relaxed);
+                    // A subscriber that panics is no reason to hear nothing more.
+                    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| sub.handler.gap(&gap)));
+                }
+            }
+        }
+    }
+
+    /// Begins to hear other processes, once.
+    pub(crate) fn listen(self: &Arc<Self>) {
+        if !self.broker.info().shared_between_processes {
+            return;
+        }
+        let mut listening = self.listening.lock();
+        if listening.is_none() {
+            let weak = Arc::downgrade(self);
+            let listener: Listener = Arc::new(move |signal| {
+                let core = weak.upgrade();
+                Box::pin(async move {
+                    if let Some(core) = core {
+                        core.heard(signal).await;
+                    }
+                })
+            });
+            let broker = self.broker.clone();
+            *listening = Some(tokio::spawn(async move { broker.listen(listener).await }).abort_handle());
+        }
+    }
+
+    pub(crate) fn stop_listening(&self) {
+        if let Some(task) = self.listening.lock().take() {
+            task.abort();
+        }
     }
 
     /// Tells the durable subscriptions of this process that a stored event has come.
@@ -88,6 +150,15 @@ impl Core {
         for sub in self.subs.read().iter().filter(|sub| sub.id != of) {
             if let Some(durable) = sub.durable().filter(|d| d.group.as_ref() == group) {
                 sub.progress.notify_waiters();
+                durable.wake.notify_one();
+            }
+        }
+    }
+
+    /// Tells all durable subscriptions of this process but one that something may have come.
+    pub(crate) fn wake_others(&self, than: u64) {
+        for sub in self.subs.read().iter().filter(|sub| sub.id != than) {
+            if let Some(durable) = sub.durable() {
                 durable.wake.notify_one();
             }
         }

@@ -33,7 +33,7 @@ struct Shard {
 
 struct Held {
     attempt: u32,
-    shard: usize,
+    worker: usize,
 }
 
 pub(crate) struct Runner {
@@ -60,7 +60,8 @@ impl Runner {
     pub(crate) fn spawn(core: &Arc<Core>, sub: &Arc<Sub>, options: &SubscribeOptions, group: &GroupOptions) {
         let (report, ended) = mpsc::unbounded_channel();
         let mut shards = Vec::new();
-        for _ in 0..group.concurrency {
+        // The last one is for priority topics, and works beside the others.
+        for _ in 0..=group.concurrency {
             let (jobs, queue) = mpsc::unbounded_channel();
             let worker = Worker {
                 core: core.clone(),
@@ -68,6 +69,7 @@ impl Runner {
                 options: options.clone(),
                 max_attempts: group.max_attempts,
                 backoff: group.backoff,
+                on_retry: group.on_retry,
                 ended: report.clone(),
             };
             sub.add_task(tokio::spawn(worker.run(queue)).abort_handle());
@@ -101,15 +103,17 @@ impl Runner {
             if core.clock.now() >= self.extend_at {
                 self.extend(durable).await;
             }
-            if self.dirty && !stopping && self.again.is_none() {
+            if self.dirty && !stopping && !*sub.paused.borrow() && self.again.is_none() {
                 self.claim(durable).await;
             }
             if stopping && self.held.is_empty() {
                 break;
             }
-            let poll = (shared && self.held.is_empty()).then(|| core.clock.now() + core.config.poll_interval);
+            let poll = (shared && self.held.is_empty() && !*sub.paused.borrow())
+                .then(|| core.clock.now() + core.config.poll_interval);
             let extend = (!self.held.is_empty()).then_some(self.extend_at);
-            let next = [poll, extend, self.due, self.again].into_iter().flatten().min();
+            let due = self.due.filter(|_| !*sub.paused.borrow());
+            let next = [poll, extend, due, self.again].into_iter().flatten().min();
             let sleep = async {
                 match next {
                     Some(at) => core.clock.sleep_until(at).await,
@@ -139,9 +143,14 @@ impl Runner {
         sub.finish();
     }
 
+    /// Which shard a worker serves.
+    fn shard_of(&self, worker: usize) -> usize {
+        if worker == self.group.concurrency as usize { Shards::PRIORITY } else { worker }
+    }
+
     /// Those that hold nothing: so at most `CLAIM_MAX` wait behind a slow handler, and later ones are free for other consumers.
     fn open_shards(&self) -> Shards {
-        let open = self.shards.iter().enumerate().filter(|(_, s)| s.held == 0).map(|(n, _)| 1 << n);
+        let open = self.shards.iter().enumerate().filter(|(_, s)| s.held == 0).map(|(n, _)| 1 << self.shard_of(n));
         Shards { count: self.group.concurrency, open: open.sum() }
     }
 
@@ -159,7 +168,8 @@ impl Runner {
     async fn claim(&mut self, durable: &Durable) {
         let shards = self.open_shards();
         if shards.open == 0 || (self.alone && !self.held.is_empty()) {
-            // Stays dirty: the next settlement makes room.
+            // Stays dirty: the next settlement makes room. What becomes due before is no reason to wake up.
+            self.due = None;
             return;
         }
         let (now, wall) = (self.core.clock.now(), self.core.clock.wall());
@@ -188,17 +198,22 @@ impl Runner {
         self.due = claims.next_due.map(|at| now + at.since(wall));
         self.batch += 1;
         self.count(|c| &c.dead_lettered, claims.dead_lettered);
+        self.core.counters.evicted.fetch_add(claims.evicted, Relaxed);
+        if claims.released > 0 {
+            self.core.wake_others(self.sub.id);
+        }
         if claims.dead_lettered > 0 {
             self.sub.progress.notify_waiters();
         }
         self.count(|c| &c.redelivered, claims.events.iter().filter(|e| e.attempt > 1).count() as u64);
         let valid_until = now + self.group.lease;
         for claimed in claims.events {
-            let shard = shards.of(&claimed.envelope.key);
-            self.held.insert(claimed.seq, Held { attempt: claimed.attempt, shard });
-            self.shards[shard].held += 1;
+            // The worker of priority topics is the last.
+            let worker = shards.of(&claimed.envelope.key, claimed.is_priority).min(self.shards.len() - 1);
+            self.held.insert(claimed.seq, Held { attempt: claimed.attempt, worker });
+            self.shards[worker].held += 1;
             // A worker only ends with its runner.
-            let _ = self.shards[shard].jobs.send(Job { claimed, batch: self.batch, valid_until });
+            let _ = self.shards[worker].jobs.send(Job { claimed, batch: self.batch, valid_until });
         }
         durable.held.store(self.held.len(), Relaxed);
     }
@@ -220,7 +235,7 @@ impl Runner {
             if self.held.get(&ended.seq).is_some_and(|h| h.attempt == ended.attempt)
                 && let Some(held) = self.held.remove(&ended.seq)
             {
-                self.shards[held.shard].held -= 1;
+                self.shards[held.worker].held -= 1;
             }
             if let Some(took) = ended.took {
                 self.sub.tally(&self.core).took(took);

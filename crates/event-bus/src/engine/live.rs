@@ -1,6 +1,9 @@
-//! The task of a live subscription.
+//! The two tasks of a live subscription: one for priority topics, one for all others.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::SeqCst},
+};
 
 use super::{
     call::call,
@@ -9,19 +12,49 @@ use super::{
 };
 use crate::{SubscribeOptions, handler::Delivered};
 
-pub(crate) async fn run(core: Arc<Core>, sub: Arc<Sub>, options: SubscribeOptions) {
-    let Kind::Live(queue) = &sub.kind else { return };
-    while let Some(envelope) = queue.pop().await {
-        let event = Delivered { envelope, attempt: 1, is_replay: false };
-        let (result, took) = call(&options.handler, event, &core.clock, options.timeout).await;
-        let tally = sub.tally(&core);
-        tally.took(took);
-        match result {
-            Ok(()) => tally.add(|c| &c.processed, 1),
-            Err(_) => tally.add(|c| &c.failed, 1),
+/// Starts both; the subscription ends with the later one.
+pub(crate) fn spawn(core: &Arc<Core>, sub: &Arc<Sub>, options: &SubscribeOptions) {
+    let running = Arc::new(AtomicUsize::new(2));
+    for is_priority in [false, true] {
+        let (core, sub, options, running) = (core.clone(), sub.clone(), options.clone(), running.clone());
+        let task = {
+            let sub = sub.clone();
+            tokio::spawn(async move {
+                run(&core, &sub, &options, is_priority).await;
+                if running.fetch_sub(1, SeqCst) == 1 {
+                    sub.finish();
+                }
+            })
+        };
+        sub.add_task(task.abort_handle());
+    }
+}
+
+async fn run(core: &Core, sub: &Sub, options: &SubscribeOptions, is_priority: bool) {
+    let Kind::Live(queues) = &sub.kind else { return };
+    let queue = queues.of(is_priority);
+    loop {
+        if *sub.paused.borrow() {
+            sub.unpaused().await;
+        }
+        let Some(envelope) = queue.pop().await else { break };
+        if *sub.paused.borrow() {
+            // Paused while it waited for this one.
+            sub.unpaused().await;
+        }
+        let tally = sub.tally(core);
+        if options.is_expired(&envelope, core.clock.wall()) {
+            tally.add(|c| &c.expired, 1);
+        } else {
+            let event = Delivered { envelope, attempt: 1, is_replay: false };
+            let (result, took) = call(&options.handler, event, &core.clock, options.timeout).await;
+            tally.took(took);
+            match result {
+                Ok(()) => tally.add(|c| &c.processed, 1),
+                Err(_) => tally.add(|c| &c.failed, 1),
+            }
         }
         queue.finish_one();
         sub.progress.notify_waiters();
     }
-    sub.finish();
 }

@@ -1,6 +1,6 @@
 //! What is the same on every backend.
 
-mod call;
+pub(crate) mod call;
 pub(crate) mod core;
 mod durable;
 mod live;
@@ -17,18 +17,17 @@ use std::sync::{
 };
 
 use async_trait::async_trait;
-use infra_types::{Clock, Envelope, EventId, Health, HealthStatus, SystemClock};
-use parking_lot::RwLock;
+use infra_types::{Clock, Envelope, EventId, Health, HealthStatus, SystemClock, Timestamp};
+use parking_lot::{Mutex, RwLock};
 
 use self::{
     core::Core,
-    queue::Queue,
-    sub::{Durable, Kind, Sub},
+    sub::{Durable, Kind, Queues, Sub},
 };
 use crate::{
-    BusConfig, BusError, BusInfo, DeadLetter, Delivery, EventBus, Metrics, Mode, Published, SubscribeOptions,
-    Subscription,
-    broker::{Appended, Broker, GroupSpec},
+    BusConfig, BusError, BusInfo, DeadLetter, DeadLetters, Delivery, EventBus, GroupStatus, Metrics, Mode, Published,
+    Replay, Replayed, SubscribeOptions, Subscription,
+    broker::{Append, Appended, Broker, GroupSpec, PAGE_MAX, Seq},
     metrics::Counters,
 };
 
@@ -64,6 +63,7 @@ impl<B: Broker> Bus<B> {
             subs: RwLock::default(),
             closed: AtomicBool::new(false),
             next_id: AtomicU64::new(1),
+            listening: Mutex::default(),
         };
         Self { core: Arc::new(core), broker }
     }
@@ -78,23 +78,67 @@ impl<B: Broker> Bus<B> {
     /// they await. For tests of recovery; a program that ends in order calls `close`.
     pub fn abandon(&self) {
         self.core.closed.store(true, SeqCst);
+        self.core.stop_listening();
         let subs = std::mem::take(&mut *self.core.subs.write());
         subs.iter().for_each(|sub| sub.abort());
     }
 
     /// Counts and distributes what was stored.
-    async fn spread(&self, event: &Arc<Envelope>, appended: Appended) -> Published {
+    async fn spread(&self, event: &Append, appended: Appended) -> Published {
         let counters = &self.core.counters;
         counters.evicted.fetch_add(appended.evicted, Relaxed);
         if appended.duplicate {
             counters.duplicates.fetch_add(1, Relaxed);
         } else {
             counters.published.fetch_add(1, Relaxed);
-            self.core.wake_for(event);
+            self.core.wake_for(&event.envelope);
             // It is stored: a full live subscription is counted as dropped, and is no reason to call the publish failed.
             self.core.broadcast(event).await;
+            self.send_live(event).await;
         }
-        Published { seq: Some(appended.seq), duplicate: appended.duplicate }
+        Published { seq: appended.seq, duplicate: appended.duplicate, is_spilled: false }
+    }
+
+    /// To other processes, which were promised nothing: what cannot be sent is counted.
+    async fn send_live(&self, event: &Append) {
+        if self.core.broker.info().live_between_processes && self.broker.send_live(event).await.is_err() {
+            self.core.counters.unsent.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn with_lane(&self, event: Envelope) -> Append {
+        Append { is_priority: self.core.config.is_priority(&event.topic), envelope: Arc::new(event) }
+    }
+
+    /// The places of the dead letters that are meant, page by page, each handed to `work`; the sum of what it did.
+    async fn letters<F>(&self, group: &str, which: DeadLetters, work: impl Fn(Vec<Seq>) -> F) -> Result<u64, BusError>
+    where
+        F: Future<Output = Result<u64, BusError>>,
+    {
+        self.core.check_open()?;
+        let mut done = 0;
+        match which {
+            DeadLetters::At(seqs) => {
+                // Also with none it says whether there is such a group.
+                self.core.broker.status(group).await?;
+                for page in seqs.chunks(PAGE_MAX) {
+                    done += work(page.to_vec()).await?;
+                }
+            }
+            DeadLetters::All => {
+                // Those that die again meanwhile have later places.
+                let (mut after, newest) = (0, self.core.broker.progress(group, None).await?.through);
+                while after < newest {
+                    let page = self.core.broker.dead_letters(group, after, PAGE_MAX).await?;
+                    let seqs: Vec<_> = page.iter().map(|letter| letter.seq).filter(|seq| *seq <= newest).collect();
+                    let Some(last) = seqs.last() else { break };
+                    after = *last;
+                    done += work(seqs).await?;
+                }
+            }
+        }
+        self.core.wake_peers(group, 0);
+        Ok(done)
     }
 
     fn register(&self, sub: Arc<Sub>) -> Result<(), BusError> {
@@ -118,13 +162,15 @@ impl<B: Broker> EventBus for Bus<B> {
     async fn publish(&self, event: Envelope, delivery: Delivery) -> Result<Published, BusError> {
         self.core.check_open()?;
         self.core.broker.info().limits.check(&event)?;
-        let event = Arc::new(event);
+        let event = self.with_lane(event);
         match delivery {
             Delivery::AtMostOnce => {
                 self.core.counters.published.fetch_add(1, Relaxed);
-                match self.core.broadcast(&event).await {
+                let refused = self.core.broadcast(&event).await;
+                self.send_live(&event).await;
+                match refused {
                     Some(subscription) => Err(BusError::SubscriberFull { subscription }),
-                    None => Ok(Published { seq: None, duplicate: false }),
+                    None => Ok(Published { seq: None, duplicate: false, is_spilled: false }),
                 }
             }
             Delivery::AtLeastOnce => {
@@ -141,7 +187,7 @@ impl<B: Broker> EventBus for Bus<B> {
             return events.iter().map(|_| Err(closed.clone())).collect();
         }
         let limits = self.core.broker.info().limits;
-        let checked: Vec<_> = events.into_iter().map(|e| limits.check(&e).map(|()| Arc::new(e))).collect();
+        let checked: Vec<_> = events.into_iter().map(|e| limits.check(&e).map(|()| self.with_lane(e))).collect();
         let mut answers = Vec::with_capacity(checked.len());
         for chunk in checked.chunks(APPEND_MAX) {
             let good: Vec<_> = chunk.iter().filter_map(|e| e.as_ref().ok().cloned()).collect();
@@ -160,6 +206,21 @@ impl<B: Broker> EventBus for Bus<B> {
         answers
     }
 
+    async fn publish_at(&self, event: Envelope, at: Timestamp) -> Result<Published, BusError> {
+        self.core.check_open()?;
+        self.core.broker.info().limits.check(&event)?;
+        let event = self.with_lane(event);
+        let now = self.core.clock.wall();
+        let delayed = self.core.broker.delay(event.clone(), at, now).await?;
+        let counters = &self.core.counters;
+        counters.evicted.fetch_add(delayed.evicted, Relaxed);
+        let which = if delayed.duplicate { &counters.duplicates } else { &counters.published };
+        which.fetch_add(1, Relaxed);
+        // Its consumers learn when to look for it.
+        self.core.wake_for(&event.envelope);
+        Ok(Published { seq: delayed.seq, duplicate: delayed.duplicate, is_spilled: false })
+    }
+
     async fn subscribe(&self, options: SubscribeOptions) -> Result<Subscription, BusError> {
         options.validate()?;
         self.core.check_open()?;
@@ -168,10 +229,10 @@ impl<B: Broker> EventBus for Bus<B> {
         let pattern = options.pattern.clone();
         let sub = match &options.mode {
             Mode::AtMostOnce { overflow, capacity } => {
-                let kind = Kind::Live(Queue::new(*capacity, *overflow));
-                let sub = Arc::new(Sub::new(id, pattern.to_string(), pattern, kind));
+                let kind = Kind::Live(Queues::new(*capacity, *overflow));
+                let sub = Arc::new(Sub::new(id, pattern.to_string(), pattern, kind, options.handler.clone()));
                 self.register(sub.clone())?;
-                sub.add_task(tokio::spawn(live::run(core.clone(), sub.clone(), options.clone())).abort_handle());
+                live::spawn(core, &sub, &options);
                 sub
             }
             Mode::AtLeastOnce(group) => {
@@ -181,7 +242,13 @@ impl<B: Broker> EventBus for Bus<B> {
                 let durable = Durable::new(name.clone(), consumer.as_str().into(), run.as_str().into());
                 let spec = GroupSpec { name: name.clone(), pattern: pattern.clone(), from: group.from };
                 core.broker.open_group(spec).await?;
-                let sub = Arc::new(Sub::new(id, group.group.clone(), pattern, Kind::Durable(durable)));
+                let sub = Arc::new(Sub::new(
+                    id,
+                    group.group.clone(),
+                    pattern,
+                    Kind::Durable(durable),
+                    options.handler.clone(),
+                ));
                 self.register(sub.clone())?;
                 if group.consumer.is_some()
                     && let Err(e) = core.broker.take_over(&name, &consumer, run.as_str()).await
@@ -193,7 +260,9 @@ impl<B: Broker> EventBus for Bus<B> {
                 sub
             }
         };
+        core.listen();
         if core.closed.load(SeqCst) {
+            core.stop_listening();
             // Closed while it began: `close` may have looked before the tasks were there.
             sub.abort();
             return Err(BusError::Closed);
@@ -201,12 +270,25 @@ impl<B: Broker> EventBus for Bus<B> {
         Ok(Subscription::new(core.clone(), sub))
     }
 
-    async fn backlog(&self, group: &str) -> Result<u64, BusError> {
-        self.core.broker.backlog(group).await
+    async fn status(&self, group: &str) -> Result<GroupStatus, BusError> {
+        self.core.broker.status(group).await
     }
 
-    async fn dead_letters(&self, group: &str, limit: usize) -> Result<Vec<DeadLetter>, BusError> {
-        self.core.broker.dead_letters(group, limit).await
+    async fn dead_letters(&self, group: &str, after: u64, limit: usize) -> Result<Vec<DeadLetter>, BusError> {
+        self.core.broker.dead_letters(group, after, limit).await
+    }
+
+    async fn redrive(&self, group: &str, which: DeadLetters) -> Result<u64, BusError> {
+        self.letters(group, which, |seqs| async move { self.core.broker.redrive(group, &seqs).await }).await
+    }
+
+    async fn purge(&self, group: &str, which: DeadLetters) -> Result<u64, BusError> {
+        self.letters(group, which, |seqs| async move { self.core.broker.purge(group, &seqs).await }).await
+    }
+
+    async fn replay(&self, replay: Replay) -> Result<Replayed, BusError> {
+        self.core.check_open()?;
+        replay.run(&self.core).await
     }
 
     async fn remove_group(&self, group: &str) -> Result<bool, BusError> {
@@ -249,6 +331,9 @@ impl<B: Broker> EventBus for Bus<B> {
         let deadline = self.core.clock.now() + self.core.config.close_timeout;
         let ends = subs.iter().map(|sub| async { (sub.label.clone(), sub.stop_by(&self.core, deadline).await) });
         let late: Vec<_> = futures::future::join_all(ends).await.into_iter().filter(|(_, n)| *n > 0).collect();
+        let flushed = self.core.broker.flush();
+        tokio::select! { () = flushed => {}, () = self.core.clock.sleep_until(deadline) => {} }
+        self.core.stop_listening();
         if late.is_empty() {
             return Ok(());
         }

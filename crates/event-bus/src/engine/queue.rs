@@ -1,8 +1,11 @@
 //! The bounded queue of one live subscription.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
 
-use infra_types::Envelope;
+use infra_types::{Envelope, Topic};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -11,11 +14,43 @@ use crate::options::Overflow;
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<Arc<Envelope>>,
+    /// Policy `Conflate`: which waiting event is the latest of its topic and key, counted from the first that was ever popped.
+    latest: HashMap<(Topic, String), u64>,
+    /// Events ever taken from the front.
+    popped: u64,
     closed: bool,
     /// Events ever taken in.
     accepted: u64,
     /// Of those, the ones handled or dropped since.
     finished: u64,
+}
+
+impl State {
+    fn pop(&mut self, overflow: Overflow) -> Option<Arc<Envelope>> {
+        let event = self.waiting.pop_front()?;
+        self.popped += 1;
+        if overflow == Overflow::Conflate {
+            self.latest.remove(&(event.topic.clone(), event.key.clone()));
+        }
+        Some(event)
+    }
+
+    /// Puts the event in the place of the waiting one that it follows, if there is one.
+    fn replace(&mut self, event: &Arc<Envelope>) -> bool {
+        let key = (event.topic.clone(), event.key.clone());
+        let at = self.popped + self.waiting.len() as u64;
+        match self.latest.entry(key) {
+            std::collections::hash_map::Entry::Occupied(there) => {
+                let place = (there.get() - self.popped) as usize;
+                self.waiting[place] = event.clone();
+                true
+            }
+            std::collections::hash_map::Entry::Vacant(free) => {
+                free.insert(at);
+                false
+            }
+        }
+    }
 }
 
 /// What became of a push.
@@ -24,6 +59,8 @@ pub(crate) enum Pushed {
     Queued,
     /// Queued; the oldest was dropped.
     DroppedOldest,
+    /// It took the place of an older one of its key.
+    Replaced,
     Dropped,
     /// Policy `Block`: wait for room, then push again.
     Full,
@@ -50,14 +87,28 @@ impl Queue {
             return Pushed::Closed;
         }
         let mut pushed = Pushed::Queued;
-        if state.waiting.len() >= self.capacity {
+        if state.waiting.len() >= self.capacity || self.overflow == Overflow::Conflate {
             match self.overflow {
                 Overflow::Block => return Pushed::Full,
                 Overflow::DropNewest | Overflow::Error => return Pushed::Dropped,
                 Overflow::DropOldest => {
-                    state.waiting.pop_front();
+                    state.pop(self.overflow);
                     state.finished += 1;
                     pushed = Pushed::DroppedOldest;
+                }
+                Overflow::Conflate => {
+                    let is_full = state.waiting.len() >= self.capacity;
+                    if state.replace(event) {
+                        // One more came, and one is done with.
+                        state.accepted += 1;
+                        state.finished += 1;
+                        return Pushed::Replaced;
+                    }
+                    if is_full {
+                        state.pop(self.overflow);
+                        state.finished += 1;
+                        pushed = Pushed::DroppedOldest;
+                    }
                 }
             }
         }
@@ -89,7 +140,7 @@ impl Queue {
         loop {
             {
                 let mut state = self.state.lock();
-                if let Some(event) = state.waiting.pop_front() {
+                if let Some(event) = state.pop(self.overflow) {
                     drop(state);
                     self.room.notify_one();
                     return Some(event);
@@ -113,6 +164,11 @@ impl Queue {
         (state.accepted, state.finished)
     }
 
+    /// How many wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.state.lock().waiting.len()
+    }
+
     /// Takes in nothing more; what waits may still be popped.
     pub(crate) fn close(&self) {
         self.state.lock().closed = true;
@@ -128,6 +184,7 @@ impl Queue {
         state.closed = true;
         let dropped = state.waiting.len();
         state.waiting.clear();
+        state.latest.clear();
         state.finished += dropped as u64;
         dropped
     }

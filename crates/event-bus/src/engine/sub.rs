@@ -1,6 +1,7 @@
 //! What the bus, a subscription's tasks and its handle share.
 
 use std::{
+    fmt,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
@@ -17,14 +18,35 @@ use tokio::{
 
 use super::{core::Core, queue::Queue};
 use crate::{
-    BusError, Pattern,
+    BusError, Handler, Overflow, Pattern,
     metrics::{Counters, Tally},
 };
 
 #[derive(Debug)]
 pub(crate) enum Kind {
-    Live(Queue),
+    Live(Queues),
     Durable(Durable),
+}
+
+/// The queues of a live subscription: one for priority topics, which is worked off beside the other.
+#[derive(Debug)]
+pub(crate) struct Queues {
+    pub(crate) others: Queue,
+    pub(crate) priority: Queue,
+}
+
+impl Queues {
+    pub(crate) fn new(capacity: usize, overflow: Overflow) -> Self {
+        Self { others: Queue::new(capacity, overflow), priority: Queue::new(capacity, overflow) }
+    }
+
+    pub(crate) fn of(&self, is_priority: bool) -> &Queue {
+        if is_priority { &self.priority } else { &self.others }
+    }
+
+    pub(crate) fn both(&self) -> [&Queue; 2] {
+        [&self.others, &self.priority]
+    }
 }
 
 #[derive(Debug)]
@@ -61,13 +83,14 @@ impl Durable {
     }
 }
 
-#[derive(Debug)]
 pub(crate) struct Sub {
     pub(crate) id: u64,
     pub(crate) label: String,
     pub(crate) pattern: Pattern,
     pub(crate) kind: Kind,
     pub(crate) counters: Counters,
+    pub(crate) handler: Arc<dyn Handler>,
+    pub(crate) paused: watch::Sender<bool>,
     pub(crate) stop: watch::Sender<bool>,
     done: watch::Sender<bool>,
     /// Something was finished: whoever waits to be drained looks again.
@@ -75,14 +98,22 @@ pub(crate) struct Sub {
     tasks: Mutex<Vec<AbortHandle>>,
 }
 
+impl fmt::Debug for Sub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sub").field("id", &self.id).field("label", &self.label).finish_non_exhaustive()
+    }
+}
+
 impl Sub {
-    pub(crate) fn new(id: u64, label: String, pattern: Pattern, kind: Kind) -> Self {
+    pub(crate) fn new(id: u64, label: String, pattern: Pattern, kind: Kind, handler: Arc<dyn Handler>) -> Self {
         Self {
             id,
             label,
             pattern,
             kind,
             counters: Counters::default(),
+            handler,
+            paused: watch::Sender::new(false),
             stop: watch::Sender::new(false),
             done: watch::Sender::new(false),
             progress: Notify::new(),
@@ -108,8 +139,31 @@ impl Sub {
     /// Takes in nothing more; the tasks end when what runs has ended.
     pub(crate) fn begin_stop(&self) {
         self.stop.send_replace(true);
-        if let Kind::Live(queue) = &self.kind {
-            queue.close();
+        if let Kind::Live(queues) = &self.kind {
+            queues.both().iter().for_each(|queue| queue.close());
+        }
+    }
+
+    pub(crate) fn waiting(&self) -> usize {
+        match &self.kind {
+            Kind::Live(queues) => queues.both().iter().map(|queue| queue.waiting()).sum(),
+            Kind::Durable(durable) => durable.held.load(Relaxed),
+        }
+    }
+
+    pub(crate) fn set_paused(&self, paused: bool) {
+        self.paused.send_replace(paused);
+        if let Some(durable) = self.durable() {
+            durable.wake.notify_one();
+        }
+    }
+
+    /// Waits until it is neither paused nor about to end.
+    pub(crate) async fn unpaused(&self) {
+        let (mut paused, mut stop) = (self.paused.subscribe(), self.stop.subscribe());
+        tokio::select! {
+            _ = paused.wait_for(|paused| !paused) => {}
+            _ = stop.wait_for(|stop| *stop) => {}
         }
     }
 
@@ -127,8 +181,8 @@ impl Sub {
     pub(crate) fn abort(&self) {
         self.stop.send_replace(true);
         self.tasks.lock().drain(..).for_each(|task| task.abort());
-        if let Kind::Live(queue) = &self.kind {
-            queue.close();
+        if let Kind::Live(queues) = &self.kind {
+            queues.both().iter().for_each(|queue| queue.close());
         }
         self.finish();
     }
@@ -142,12 +196,16 @@ impl Sub {
             _ = done.wait_for(|done| *done) => 0,
             () = core.clock.sleep_until(deadline) => {
                 let unfinished = match &self.kind {
-                    Kind::Live(queue) => {
-                        let dropped = queue.discard();
-                        self.tally(core).add(|c| &c.dropped, dropped as u64);
-                        let (accepted, finished) = queue.progress();
-                        dropped + usize::try_from(accepted - finished).unwrap_or(usize::MAX)
-                    }
+                    Kind::Live(queues) => queues
+                        .both()
+                        .iter()
+                        .map(|queue| {
+                            let dropped = queue.discard();
+                            self.tally(core).add(|c| &c.dropped, dropped as u64);
+                            let (accepted, finished) = queue.progress();
+                            dropped + usize::try_from(accepted - finished).unwrap_or(usize::MAX)
+                        })
+                        .sum(),
                     Kind::Durable(durable) => durable.held.load(Relaxed),
                 };
                 self.abort();
@@ -160,8 +218,8 @@ impl Sub {
     pub(crate) async fn drained(&self, core: &Core) -> Result<(), BusError> {
         let mut through = None;
         let target = match &self.kind {
-            Kind::Live(queue) => queue.progress().0,
-            Kind::Durable(_) => 0,
+            Kind::Live(queues) => queues.both().map(|queue| queue.progress().0),
+            Kind::Durable(_) => [0, 0],
         };
         loop {
             let progress = self.progress.notified();
@@ -169,7 +227,7 @@ impl Sub {
             // Registered before the look, so that nothing that ends in between is missed.
             progress.as_mut().enable();
             match &self.kind {
-                Kind::Live(queue) if queue.progress().1 >= target => return Ok(()),
+                Kind::Live(queues) if (0..2).all(|n| queues.both()[n].progress().1 >= target[n]) => return Ok(()),
                 Kind::Live(_) => {}
                 // While this process handles something of its own, asking the store is pointless for all but the target.
                 Kind::Durable(d) if through.is_some() && d.held.load(Relaxed) > 0 => {}

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use super::{call::call, core::Core, sub::Sub};
 use crate::{
-    SubscribeOptions,
+    OnRetry, SubscribeOptions,
     broker::{Claimed, Outcome},
     handler::{Delivered, HandlerError},
 };
@@ -37,6 +37,7 @@ pub(crate) struct Worker {
     pub(crate) options: SubscribeOptions,
     pub(crate) max_attempts: u32,
     pub(crate) backoff: Backoff,
+    pub(crate) on_retry: OnRetry,
     pub(crate) ended: mpsc::UnboundedSender<Ended>,
 }
 
@@ -52,14 +53,18 @@ impl Worker {
             }
             let (seq, attempt) = (job.claimed.seq, job.claimed.attempt);
             let key = &job.claimed.envelope.key;
-            let (outcome, took) = if failed.contains(key) || *self.sub.stop.borrow() || self.is_lost(&job) {
+            let ends = *self.sub.stop.borrow() || *self.sub.paused.borrow();
+            let (outcome, took) = if failed.contains(key) || ends || self.is_lost(&job) {
                 failed.insert(key.clone());
                 (Outcome::Release, None)
+            } else if self.options.is_expired(&job.claimed.envelope, self.core.clock.wall()) {
+                self.sub.tally(&self.core).add(|c| &c.expired, 1);
+                (Outcome::Ack, None)
             } else {
                 let event = Delivered { envelope: job.claimed.envelope.clone(), attempt, is_replay: false };
                 let (result, took) = call(&self.options.handler, event, &self.core.clock, self.options.timeout).await;
                 let outcome = self.judge(result, &job.claimed);
-                if matches!(outcome, Outcome::Retry { .. }) {
+                if matches!(outcome, Outcome::Retry { steps_aside: false, .. }) {
                     failed.insert(key.clone());
                 }
                 (outcome, Some(took))
@@ -84,7 +89,7 @@ impl Worker {
             Err(HandlerError::Retry(error)) => {
                 let delay = self.backoff.delay(claimed.attempt, spread(claimed));
                 let at: Timestamp = self.core.clock.wall().saturating_add(delay);
-                Outcome::Retry { at, error }
+                Outcome::Retry { at, error, steps_aside: self.on_retry == OnRetry::Skip }
             }
         }
     }

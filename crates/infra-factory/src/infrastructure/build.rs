@@ -100,7 +100,7 @@ impl InfrastructureBuilder {
         // What is wrong with a store is said to be that, not to be a matter of the kill switch.
         reach(&places.ledger, &ledger).await?;
         reach(&places.state, &namespace(Infrastructure::STATE)).await?;
-        match until_confirmed(|| places.events.backlog("a group that nobody has"), BusError::kind).await {
+        match until_confirmed(|| places.events.status("a group that nobody has"), BusError::kind).await {
             // The bus knows its groups, so it can be reached.
             Ok(_) | Err(BusError::NoGroup { .. }) => {}
             Err(e) => return Err(e.into()),
