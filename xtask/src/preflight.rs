@@ -18,7 +18,12 @@ pub struct Machine {
     pub clippy: bool,
     /// Whether `cargo nextest` runs; it is not required.
     pub nextest: bool,
+    /// Megabytes that a whole run may write: free where the workspace is, or in its target directory already. None if `df` does not say.
+    pub room_mb: Option<u64>,
 }
+
+/// Megabytes that everything of a whole run takes, measured, and a third more.
+const ROOM_MB: u64 = 8_000;
 
 impl Machine {
     /// Asks each program for its version.
@@ -33,6 +38,10 @@ impl Machine {
             rustfmt: ask(&["cargo", "fmt", "--version"]).is_some(),
             clippy: ask(&["cargo", "clippy", "--version"]).is_some(),
             nextest: ask(&["cargo", "nextest", "--version"]).is_some(),
+            room_mb: ask(&["df", "-Pm", "."]).as_deref().and_then(free_mb).map(|free| {
+                let built = ask(&["du", "-sm", "target"]);
+                free + built.as_deref().and_then(|said| said.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+            }),
         }
     }
 
@@ -55,6 +64,9 @@ impl Machine {
         if !self.clippy {
             missing.push("clippy (rustup component add clippy)".to_owned());
         }
+        if let Some(room) = self.room_mb.filter(|room| *room < ROOM_MB) {
+            missing.push(format!("room on the disk: {room} MB are free for the build, {ROOM_MB} MB are needed"));
+        }
         if missing.is_empty() { None } else { Some(format!("this machine lacks {}", missing.join("; "))) }
     }
 }
@@ -72,6 +84,11 @@ pub fn check(workspace: &Workspace) -> Result<String, Vec<String>> {
     }
 }
 
+/// What `df -Pm` says is free: the fourth word of its second line.
+fn free_mb(said: &str) -> Option<u64> {
+    said.lines().nth(1)?.split_whitespace().nth(3)?.parse().ok()
+}
+
 /// The numbers of the first word that looks like a version: `rustc 1.95.0-beta.2 (…)` is 1, 95.
 fn version(text: &str) -> Option<(u32, u32)> {
     text.split_whitespace().find_map(|word| {
@@ -86,7 +103,7 @@ mod tests {
 
     fn complete() -> Machine {
         let rustc = Some("rustc 1.95.0 (f2d3ce0bd 2026-03-21)\n".to_owned());
-        Machine { rustc, c_compiler: true, rustfmt: true, clippy: true, nextest: false }
+        Machine { rustc, c_compiler: true, rustfmt: true, clippy: true, nextest: false, room_mb: Some(ROOM_MB) }
     }
 
     #[test]
@@ -104,6 +121,15 @@ mod tests {
         }
         let nightly = Machine { rustc: Some("rustc 1.97.0-nightly (abc)".to_owned()), ..complete() };
         assert_eq!(nightly.lacks("1.94"), None);
+    }
+
+    #[test]
+    fn a_full_disk_is_named_before_anything_is_built() {
+        let line = Machine { room_mb: Some(17), ..complete() }.lacks("1.94").expect("a full disk");
+        assert!(line.contains("17 MB are free") && line.contains("8000 MB are needed"), "{line}");
+        assert_eq!(Machine { room_mb: None, ..complete() }.lacks("1.94"), None);
+        let said = "Filesystem     1048576-blocks  Used Available Capacity Mounted on\n/dev/vda               257932 13312     80896      15% /\n";
+        assert_eq!((free_mb(said), free_mb("df: no such file")), (Some(80_896), None));
     }
 
     #[test]

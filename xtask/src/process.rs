@@ -58,6 +58,11 @@ impl CommandLine {
     fn command(&self, dir: &Path) -> Command {
         let mut command = Command::new(&self.words[0]);
         command.args(&self.words[1..]).current_dir(dir).stdin(Stdio::null());
+        // A whole run builds every package for several feature sets; what the compiler keeps to build a changed line again
+        // sooner would be more than half of what it writes to the disk, and is never read.
+        if std::env::var_os("CARGO_INCREMENTAL").is_none() {
+            command.env("CARGO_INCREMENTAL", "0");
+        }
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         command
     }
