@@ -7,7 +7,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use infra_types::{Envelope, Health, Timestamp, Topic};
+use infra_types::{Envelope, Health, Timestamp, Topic, TraceParent};
 
 use crate::{BusError, Metrics, Pattern, Replay, Replayed, SubscribeOptions, Subscription};
 
@@ -127,7 +127,11 @@ impl Limits {
             ("traceparent", event.traceparent.as_ref().map_or(0, String::len), self.attribute_bytes_max),
         ];
         match bounds.into_iter().find(|(_, found, max)| found > max) {
-            Some((what, found, max)) => Err(BusError::TooLarge { what, found, max }),
+            Some((what, found, max)) => return Err(BusError::TooLarge { what, found, max }),
+            None => {}
+        }
+        match &event.traceparent {
+            Some(text) => Ok(TraceParent::parse(text).map(|_| ())?),
             None => Ok(()),
         }
     }
@@ -209,7 +213,7 @@ pub trait EventBus: Send + Sync + fmt::Debug {
     /// Publishes one event. Live subscriptions of this process that want it get it in both classes.
     ///
     /// # Errors
-    /// `TooLarge`, `BacklogFull`, `Closed`, `Backend`; `SubscriberFull` for at-most-once only, after everybody else got it;
+    /// `TooLarge`, `Invalid` (a traceparent that is none), `BacklogFull`, `Closed`, `Backend`; `SubscriberFull` for at-most-once only, after everybody else got it;
     /// after `Ambiguous` publish again with the same id.
     ///
     /// # Cancel safety

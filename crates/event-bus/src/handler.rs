@@ -38,7 +38,7 @@ pub enum HandlerError {
 /// Handles the events of one subscription.
 ///
 /// Events of one key come one after another; events of different keys at the same time only if the subscription asks for
-/// `concurrency`; events of priority topics come beside them. The correlation of the envelope is current ([`infra_types::ExecutionContext`]) while it runs. A panic, and
+/// `concurrency`; events of priority topics come beside them. The correlation and the traceparent of the envelope are current ([`infra_types::ExecutionContext`]) while it runs. A panic, and
 /// running past the subscription's timeout, count as `Retry`. Since an at-least-once event may come twice, an effect that must
 /// happen once has to recognise `envelope.id`.
 #[async_trait]

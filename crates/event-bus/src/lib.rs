@@ -7,6 +7,7 @@ pub mod conformance;
 mod engine;
 mod error;
 mod handler;
+mod json;
 mod memory;
 mod metrics;
 mod options;
@@ -14,6 +15,7 @@ mod pattern;
 #[cfg(feature = "redis")]
 mod redis;
 mod replay;
+mod spill;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod subscription;
@@ -22,6 +24,7 @@ pub use bus::{BusConfig, BusInfo, DeadLetter, DeadLetters, Delivery, EventBus, G
 pub use engine::Bus;
 pub use error::BusError;
 pub use handler::{Delivered, Gap, Handler, HandlerError, handler_fn};
+pub use json::{EventBusExt, json_handler};
 pub use memory::{MemoryBroker, MemoryEventBus};
 pub use metrics::{HandlingTimes, Metrics};
 pub use options::{GroupOptions, Mode, OnRetry, Overflow, StartFrom, SubscribeOptions};
@@ -29,6 +32,7 @@ pub use pattern::Pattern;
 #[cfg(feature = "redis")]
 pub use redis::{RedisBroker, RedisEventBus, TimeSource};
 pub use replay::{Replay, ReplayFrom, Replayed};
+pub use spill::{SpillConfig, SpillStatus, SpillSync, SpillingEventBus};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteBroker, SqliteEventBus};
 pub use subscription::Subscription;

@@ -11,7 +11,10 @@ mod wiring;
 pub use error::FactoryError;
 pub use infrastructure::{CloseReport, Infrastructure, InfrastructureBuilder, create_infrastructure};
 pub use logs::log_config;
-pub use wiring::outbox::{AuditRow, Outbox};
+pub use wiring::{
+    inbox::Inbox,
+    outbox::{AuditRow, Outbox},
+};
 
 /// The capabilities that a bot uses by themselves, so that one dependency is enough.
 pub use infra_audit_log as audit_log;

@@ -3,14 +3,14 @@
 use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::FutureExt;
-use infra_types::{Clock, ExecutionContext, SystemClock};
+use infra_types::{Clock, ExecutionContext, SystemClock, TraceParent};
 
 use crate::handler::{Delivered, Handler, HandlerError};
 
 /// The longest reason that is stored with an event.
 const REASON_BYTES_MAX: usize = 1_024;
 
-/// Calls the handler in the correlation of its event; how it ended and how long it took by the machine's clock.
+/// Calls the handler in the correlation and the trace of its event; how it ended and how long it took by the machine's clock.
 pub(crate) async fn call(
     handler: &Arc<dyn Handler>,
     event: Delivered,
@@ -19,7 +19,9 @@ pub(crate) async fn call(
 ) -> (Result<(), HandlerError>, Duration) {
     // Latency is a fact about the machine, also where the bus's own clock is moved by hand.
     let began = SystemClock.now();
-    let context = ExecutionContext::new(event.envelope.correlation);
+    let mut context = ExecutionContext::new(event.envelope.correlation);
+    // Checked when it was published; what an older version stored may be anything.
+    context.traceparent = event.envelope.traceparent.as_deref().and_then(|text| TraceParent::parse(text).ok());
     let work = AssertUnwindSafe(context.scope(async { handler.handle(event).await })).catch_unwind();
     let result = tokio::select! {
         // First the handler: one that ends at once never sets a timer.

@@ -3,6 +3,7 @@
 //! * `guarded_store`: when a server fails, its store is asked again where that is safe, and left alone when it keeps failing.
 //! * `outbox`: what a batch tells the bus and the audit log travels in that batch.
 //! * `relay`: a relay carries it on, in order, at least once, and forgets it afterwards.
+//! * `inbox`: the effect of an event and the mark that it was processed travel in one batch.
 //! * `halt_rows`: a change of the kill switch is audited and told on the bus in its own batch.
 //! * `breach_halts`: a refusal by a loss limit halts trading, where the configuration says so.
 
@@ -10,5 +11,6 @@ pub(crate) mod breach_halts;
 #[cfg(any(feature = "redis", feature = "postgres", test))]
 pub(crate) mod guarded_store;
 pub(crate) mod halt_rows;
+pub(crate) mod inbox;
 pub(crate) mod outbox;
 pub(crate) mod relay;
