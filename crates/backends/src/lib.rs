@@ -15,7 +15,8 @@ pub use error::BackendError;
 pub use pem::Pem;
 #[cfg(feature = "postgres")]
 pub use postgres::{
-    PgQuery, PgSchema, PgTransaction, PgWork, Postgres, PostgresConfig, PostgresServer, PostgresStatistics, PostgresTls,
+    PgQuery, PgSchema, PgTransaction, PgWork, Postgres, PostgresConfig, PostgresListener, PostgresServer,
+    PostgresSignal, PostgresStatistics, PostgresTls,
 };
 #[cfg(feature = "redis")]
 pub use redis::{

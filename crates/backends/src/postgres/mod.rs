@@ -3,6 +3,8 @@
 mod classify;
 mod config;
 mod connect;
+mod ear;
+mod listen;
 mod migrate;
 mod pool;
 mod server;
@@ -24,6 +26,7 @@ use tokio::{
 use self::pool::Pool;
 pub use self::{
     config::{PostgresConfig, PostgresTls},
+    listen::{PostgresListener, PostgresSignal},
     migrate::PgSchema,
     pool::PostgresStatistics,
     server::PostgresServer,

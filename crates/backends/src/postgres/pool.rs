@@ -20,7 +20,7 @@ use tokio::{
 use super::{config::PostgresConfig, connect, server::PostgresServer};
 use crate::error::BackendError;
 
-/// Counts since the handle was made; the first three are of this moment.
+/// Counts since the handle was made; the first three and `listening` are of this moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct PostgresStatistics {
@@ -42,6 +42,10 @@ pub struct PostgresStatistics {
     pub abandoned: u64,
     /// Writes whose outcome is unknown.
     pub ambiguous: u64,
+    /// Listeners that are connected now, besides `open`.
+    pub listening: u64,
+    /// Times that a listener was interrupted, each of which was told.
+    pub gaps: u64,
 }
 
 #[derive(Debug, Default)]
@@ -53,6 +57,8 @@ pub(super) struct Counters {
     lost: AtomicU64,
     abandoned: AtomicU64,
     pub(super) ambiguous: AtomicU64,
+    pub(super) listening: AtomicU64,
+    pub(super) gaps: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -119,6 +125,11 @@ impl Pool {
             }
         }
         self.open(slot, deadline).await
+    }
+
+    /// What the driver is told for each connection.
+    pub(super) fn options(&self) -> &PgConnectOptions {
+        &self.options.0
     }
 
     /// A connection that was never used before.
@@ -258,6 +269,8 @@ impl Pool {
             lost: c.lost.load(Relaxed),
             abandoned: c.abandoned.load(Relaxed),
             ambiguous: c.ambiguous.load(Relaxed),
+            listening: c.listening.load(Relaxed),
+            gaps: c.gaps.load(Relaxed),
         }
     }
 }
