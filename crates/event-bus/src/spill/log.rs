@@ -361,3 +361,6 @@ fn only_zeros(file: &mut impl Read) -> io::Result<bool> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
