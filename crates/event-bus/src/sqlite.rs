@@ -2,22 +2,35 @@
 
 mod append;
 mod claim;
+mod dead;
+mod delay;
+mod event;
 mod group;
+mod lane;
+mod ledger;
 mod settle;
+#[cfg(test)]
+mod tests;
 
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use infra_backends::{Schema, Sqlite};
-use infra_types::{Clock, Envelope, Health, HealthStatus, Timestamp};
+use infra_types::{Clock, Health, HealthStatus, Timestamp};
 use rusqlite::Connection;
 
 use crate::{
-    Bus, BusConfig, BusError, BusInfo, DeadLetter, Limits,
-    broker::{Appended, Broker, Claim, Claims, GroupSpec, Progress, Seq, Settle, Settled},
+    Bus, BusConfig, BusError, BusInfo, DeadLetter, GroupStatus, Limits,
+    broker::{Append, Appended, Broker, Claim, Claims, GroupSpec, Page, Progress, Seq, Settle, Settled},
 };
 
-static SCHEMA: Schema = Schema { component: "bus", steps: &[include_str!("../migrations/sqlite/0001_bus.sql")] };
+static SCHEMA: Schema = Schema {
+    component: "bus",
+    steps: &[
+        include_str!("../migrations/sqlite/0001_bus.sql"),
+        include_str!("../migrations/sqlite/0002_history.sql"),
+    ],
+};
 
 /// A bus whose stored events are in a SQLite file. Closing the bus leaves the file's handle open: others may share it.
 pub type SqliteEventBus = Bus<SqliteBroker>;
@@ -92,11 +105,12 @@ impl Broker for SqliteBroker {
             survives_process: true,
             survives_power_cut: self.syncs_fully.get().copied().unwrap_or(false),
             shared_between_processes: true,
+            live_between_processes: false,
             limits: self.limits,
         }
     }
 
-    async fn append(&self, events: Vec<Arc<Envelope>>) -> Vec<Result<Appended, BusError>> {
+    async fn append(&self, events: Vec<Append>) -> Vec<Result<Appended, BusError>> {
         if events.is_empty() {
             return Vec::new();
         }
@@ -108,13 +122,19 @@ impl Broker for SqliteBroker {
         }
     }
 
+    async fn delay(&self, event: Append, until: Timestamp, _now: Timestamp) -> Result<Appended, BusError> {
+        let limits = self.limits;
+        self.write(move |conn| delay::delay(conn, &event, until, &limits)).await
+    }
+
     async fn open_group(&self, spec: GroupSpec) -> Result<(), BusError> {
-        self.write(move |conn| group::open(conn, &spec)).await
+        let limits = self.limits;
+        self.write(move |conn| group::open(conn, &spec, &limits)).await
     }
 
     async fn remove_group(&self, group: &str) -> Result<bool, BusError> {
-        let name = group.to_owned();
-        self.write(move |conn| group::remove(conn, &name)).await
+        let (name, limits) = (group.to_owned(), self.limits);
+        self.write(move |conn| group::remove(conn, &name, &limits)).await
     }
 
     async fn take_over(&self, group: &str, consumer: &str, incarnation: &str) -> Result<u64, BusError> {
@@ -124,12 +144,11 @@ impl Broker for SqliteBroker {
 
     async fn claim(&self, claim: Claim) -> Result<Claims, BusError> {
         // Most looks find nothing, and a look does not need the write lock.
-        let look = claim.clone();
-        let (found, next_due) = self.read(move |conn| claim::look(conn, &look)).await?;
+        let (look, limits) = (claim.clone(), self.limits);
+        let (found, next_due) = self.read(move |conn| claim::look(conn, &look, &limits)).await?;
         if !found {
             return Ok(Claims { next_due, ..Claims::default() });
         }
-        let limits = self.limits;
         self.write(move |conn| claim::claim(conn, &claim, &limits)).await
     }
 
@@ -160,14 +179,28 @@ impl Broker for SqliteBroker {
         self.read(move |conn| group::progress(conn, &name, through)).await
     }
 
-    async fn backlog(&self, group: &str) -> Result<u64, BusError> {
+    async fn status(&self, group: &str) -> Result<GroupStatus, BusError> {
         let name = group.to_owned();
-        self.read(move |conn| Ok(group::find(conn, &name)?.pending)).await
+        self.read(move |conn| group::status(conn, &name)).await
     }
 
-    async fn dead_letters(&self, group: &str, limit: usize) -> Result<Vec<DeadLetter>, BusError> {
+    async fn dead_letters(&self, group: &str, after: Seq, limit: usize) -> Result<Vec<DeadLetter>, BusError> {
         let name = group.to_owned();
-        self.read(move |conn| settle::dead_letters(conn, &name, limit)).await
+        self.read(move |conn| dead::letters(conn, &name, after, limit)).await
+    }
+
+    async fn redrive(&self, group: &str, letters: &[Seq]) -> Result<u64, BusError> {
+        let (name, letters, limits) = (group.to_owned(), letters.to_vec(), self.limits);
+        self.write(move |conn| dead::redrive(conn, &name, &letters, &limits)).await
+    }
+
+    async fn purge(&self, group: &str, letters: &[Seq]) -> Result<u64, BusError> {
+        let (name, letters, limits) = (group.to_owned(), letters.to_vec(), self.limits);
+        self.write(move |conn| dead::purge(conn, &name, &letters, &limits)).await
+    }
+
+    async fn history(&self, after: Seq, limit: usize) -> Result<Page, BusError> {
+        self.read(move |conn| event::page(conn, after, limit)).await
     }
 
     async fn health(&self) -> Health {

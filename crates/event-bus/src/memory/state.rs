@@ -1,7 +1,7 @@
 //! Everything that a bus keeps in memory.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -41,7 +41,7 @@ pub(super) struct State {
     /// Events that no group needs (any more).
     history: BTreeSet<Seq>,
     /// Events that are gone and whose ids are still recognised.
-    finished: VecDeque<(Seq, EventId)>,
+    finished: BTreeMap<Seq, EventId>,
     pub(super) groups: BTreeMap<Arc<str>, Group>,
 }
 
@@ -79,10 +79,8 @@ impl State {
         let stored = Stored { event, outstanding: wanted.len(), was_wanted: !wanted.is_empty(), is_copy: false };
         self.events.insert(seq, stored);
         let evicted = self.trim(limits);
-        while self.finished.front().is_some_and(|(old, _)| old + limits.dedup_window <= seq) {
-            if let Some((_, id)) = self.finished.pop_front() {
-                self.ids.remove(&id);
-            }
+        while let Some(oldest) = self.finished.first_entry().filter(|e| e.key().saturating_add(limits.dedup_window) <= seq) {
+            self.ids.remove(&oldest.remove());
         }
         Ok(Appended { seq: Some(seq), duplicate: false, evicted })
     }
@@ -96,7 +94,7 @@ impl State {
             }
             if let Some(stored) = self.history.pop_first().and_then(|seq| Some((seq, self.events.remove(&seq)?))) {
                 evicted += u64::from(!stored.1.was_wanted);
-                self.finished.push_back((stored.0, stored.1.event.envelope.id.clone()));
+                self.finished.insert(stored.0, stored.1.event.envelope.id.clone());
             }
         }
         evicted
