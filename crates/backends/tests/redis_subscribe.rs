@@ -1,7 +1,11 @@
 //! Listening to a Redis channel: order, and that every interruption is told once.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of a test end it like the test itself")]
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    io::{Read, Write},
+    net::SocketAddr,
+    time::Duration,
+};
 
 use infra_backends::{BackendError, Pem, Redis, RedisConfig, RedisMessage, RedisSubscription, RedisTls, RedisTopology};
 use infra_testkit::{Cut, Direction, FaultProxy, RedisCluster, RedisSentinel, RedisServer};
@@ -339,7 +343,51 @@ async fn sentinels_lead_to_the_next_primary() {
     let demoted = &servers.servers()[new];
     demoted.cli(&["REPLICAOF", "127.0.0.1", "1"]);
     let reason = gap(&mut subscription).await;
-    assert!(reason.contains("read-only") || reason.contains("ended"), "{reason}");
+    assert!(reason.contains("read-only"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_that_was_replaced_and_does_not_know_is_left() {
+    let servers = RedisSentinel::start();
+    let topology = RedisTopology::sentinel(hosts(&servers.sentinels()), servers.service());
+    let redis = Redis::new(RedisConfig::new(topology)).unwrap();
+    let mut subscription = redis.subscribe(b"c");
+    listening(&mut subscription).await;
+    assert!(timeout(Duration::from_secs(6), subscription.next()).await.is_err(), "the right one is kept");
+    // As after a partition: the old one runs on and answers us, while the sentinels are with another one.
+    let other = RedisServer::start();
+    for sentinel in servers.sentinels() {
+        let mut asked = std::net::TcpStream::connect(sentinel).unwrap();
+        let orders =
+            format!("SENTINEL REMOVE {0}\r\nSENTINEL MONITOR {0} 127.0.0.1 {1} 2\r\n", servers.service(), other.port());
+        asked.write_all(orders.as_bytes()).unwrap();
+        let mut answers = [0; 10];
+        asked.read_exact(&mut answers).unwrap();
+        assert_eq!(&answers, b"+OK\r\n+OK\r\n");
+    }
+    let reason = gap(&mut subscription).await;
+    assert!(reason.contains(&other.port().to_string()), "{reason}");
+    listening(&mut subscription).await;
+    redis.publish(b"c", ["after"]).await.unwrap();
+    assert_eq!(message(&mut subscription).await, "after");
+    assert_eq!(listeners(&other), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_lost_its_cluster_is_a_gap() {
+    let mut servers = RedisCluster::start();
+    let redis = Redis::new(RedisConfig::new(RedisTopology::cluster(hosts(&servers.seeds())))).unwrap();
+    let mut subscription = redis.subscribe(b"c");
+    listening(&mut subscription).await;
+    let owner = servers.master_of(servers.slot_of("c")).unwrap();
+    let others: Vec<usize> = (0..servers.nodes().len()).filter(|node| *node != owner).collect();
+    for node in others {
+        servers.nodes_mut()[node].kill();
+    }
+    let reason = gap(&mut subscription).await;
+    assert!(reason.contains("cut off"), "{reason}");
+    let signal = next(&mut subscription).await;
+    assert!(matches!(signal, RedisMessage::Failed(BackendError::Transient { .. })), "{signal:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

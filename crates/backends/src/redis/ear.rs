@@ -4,7 +4,7 @@
 //! asked for one, so a slow reader fills the server's buffer for it, which has a limit, and the cut that follows is seen.
 
 use std::{
-    future::poll_fn,
+    future::{pending, poll_fn},
     io,
     pin::Pin,
     sync::Arc,
@@ -51,6 +51,8 @@ pub(super) struct Ear {
     next_beat: Instant,
     /// Since when a question waits for a sign of life.
     asked: Option<Instant>,
+    /// Ends with the reason why this is the wrong server by now.
+    watch: Pin<Box<dyn Future<Output = String> + Send>>,
     _open: Open,
 }
 
@@ -91,11 +93,18 @@ impl Ear {
             questions,
             next_beat: Instant::now() + BEAT,
             asked: None,
+            watch: Box::pin(pending()),
             _open: open,
         };
         // To HELLO, SETNAME and the questions; what else is answered instead of a push is a refusal to let us listen.
         ear.shake_hands(if cluster { 4 } else { 3 }).await?;
         Ok(ear)
+    }
+
+    /// Stops listening when `watch` ends, for the reason that it gives.
+    pub(super) fn watched(mut self, watch: impl Future<Output = String> + Send + 'static) -> Self {
+        self.watch = Box::pin(watch);
+        self
     }
 
     async fn shake_hands(&mut self, answers: usize) -> Result<(), BackendError> {
@@ -173,10 +182,15 @@ impl Ear {
             let dead = self.asked.map(|asked| asked + ANSWER);
             let wake = dead.map_or(self.next_beat, |dead| dead.min(self.next_beat));
             // The socket is looked at first: what came before the time was up counts, however late we are.
-            match timeout_at(wake, poll_fn(|cx| self.poll_exchange(cx))).await {
-                Ok(Ok(0)) => return Err(format!("{} ended the connection", self.target)),
-                Ok(Ok(_)) => self.asked = None,
-                Ok(Err(error)) => return Err(format!("the connection to {} broke: {error}", self.target)),
+            let exchange = poll_fn(|cx| match self.poll_exchange(cx) {
+                Poll::Pending => self.watch.as_mut().poll(cx).map(Err),
+                came => came.map(Ok),
+            });
+            match timeout_at(wake, exchange).await {
+                Ok(Err(reason)) => return Err(reason),
+                Ok(Ok(Ok(0))) => return Err(format!("{} ended the connection", self.target)),
+                Ok(Ok(Ok(_))) => self.asked = None,
+                Ok(Ok(Err(error))) => return Err(format!("the connection to {} broke: {error}", self.target)),
                 Err(_) if dead.is_some_and(|dead| Instant::now() >= dead) => {
                     return Err(format!("{} gave no sign of life for {ANSWER:?}", self.target));
                 }

@@ -12,7 +12,7 @@ use std::{
 use infra_types::{Backoff, Jitter};
 use tokio::time::{Instant, sleep_until};
 
-use super::{Access, Inner, Redis, Router, dial::within, ear::Ear, send::Payload};
+use super::{Access, Inner, Redis, Router, dial::within, ear::Ear, send::Payload, sentinel};
 use crate::error::BackendError;
 
 /// A subscription that lived for so long begins anew with short pauses.
@@ -116,8 +116,9 @@ impl RedisSubscription {
     /// **Nothing is lost silently**: any interruption is one `Gap` before the next `Message`: a connection that ends or breaks, a
     /// server that restarts, turns replica or is cut off from its cluster, a reader so slow that the server gives up on it
     /// (`client-output-buffer-limit pubsub`), a message over 16 MiB. A server that brings nothing any more without a word is given
-    /// up within 3 s of the last byte (asked each second, 2 s for an answer), as long as this is polled. Redis itself cannot tell what
-    /// a cluster loses between its nodes, nor a primary that sentinels replaced and cannot reach: who has to know numbers the messages.
+    /// up within 3 s of the last byte (asked each second, 2 s for an answer), as long as this is polled. A primary that sentinels
+    /// replaced and could not tell is left when the first of them that answers says so (asked every 5 s); what it missed until then is
+    /// part of the gap that follows. What a cluster loses between its nodes nobody is told: who has to know numbers the messages.
     ///
     /// Memory is bounded by one message and 16 KiB: while nobody polls, nothing is read.
     ///
@@ -202,6 +203,11 @@ impl Inner {
                 }
             }
         }
-        opened
+        let (dialer, target) = (Arc::clone(&self.dialer), live.line.target.clone());
+        Ok(opened?.watched(async move {
+            let reason = sentinel::replaced(&dialer, &dialer.config.topology, &target).await;
+            node.bury();
+            reason
+        }))
     }
 }
