@@ -274,7 +274,7 @@ async fn a_full_file_of_refused_events_stops_the_drain_and_says_so() {
 #[tokio::test]
 async fn a_full_group_is_waited_for_and_the_order_of_keys_holds() {
     let dir = TestDir::new();
-    let limits = Limits { backlog_max: 4, ..Limits::default() };
+    let limits = Limits { backlog_max: 100, ..Limits::default() };
     let inner = Flaky::new(BusConfig { limits, ..BusConfig::default() });
     // `narrow` wants some topics and fills up; `all` wants every one and would see a key out of order.
     let gate = Arc::new(tokio::sync::Semaphore::new(0));
@@ -301,7 +301,7 @@ async fn a_full_group_is_waited_for_and_the_order_of_keys_holds() {
     inner.subscribe(SubscribeOptions::at_least_once(pattern("*"), "all", all)).await.unwrap();
     let bus = open(&inner, config(&dir.file("log"))).await.unwrap();
     inner.down(unavailable());
-    const EVENTS: usize = 200;
+    const EVENTS: usize = 1_000;
     for n in 0..EVENTS {
         publish(&bus, n).await.unwrap();
     }
@@ -440,8 +440,9 @@ async fn what_is_damaged_on_disk_stops_everything_loudly() {
     let mut bytes = std::fs::read(dir.file("log")).unwrap();
     bytes[70] ^= 1;
     std::fs::write(dir.file("log"), &bytes).unwrap();
-    inner.up();
+    // The drain reads again before each try.
     until("the damage was met", || bus.spill_status().last_error.is_some_and(|e| e.contains("byte 64"))).await;
+    inner.up();
     let refused = publish(&bus, 3).await.unwrap_err();
     assert!(matches!(refused, BusError::SpillDamaged { offset: 64, .. }), "{refused}");
     assert_eq!((refused.kind(), bus.health().await.status), (ErrorKind::Corrupt, HealthStatus::Down));

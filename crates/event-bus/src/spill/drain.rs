@@ -156,10 +156,10 @@ impl Drain {
                         s.last_error = None;
                     });
                 }
-                Err(e @ (BusError::Invalid { .. } | BusError::TooLarge { .. })) if stop.is_none() => {
+                Err(e @ (BusError::Invalid { .. } | BusError::TooLarge { .. })) => {
                     match self.refuse(record, &e).await {
                         Ok(()) => drop(self.settled.insert(record.number)),
-                        Err(e) => stop = Some(e),
+                        Err(e) => drop(stop.get_or_insert(e)),
                     }
                 }
                 Err(e) => drop(stop.get_or_insert(e)),
