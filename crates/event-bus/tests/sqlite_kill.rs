@@ -142,7 +142,7 @@ async fn parent() {
     last.0.stdin.take().unwrap().write_all(b"that is all\n").unwrap();
     assert!(last.0.wait().unwrap().success());
     judge(&acknowledged, &handled(&path));
-    assert_eq!(bus.status("book").await.unwrap(), 0);
+    assert_eq!(bus.status("book").await.unwrap().pending, 0);
     assert_eq!(bus.dead_letters("book", 0, 10).await.unwrap(), []);
 }
 

@@ -79,7 +79,9 @@ impl State {
         let stored = Stored { event, outstanding: wanted.len(), was_wanted: !wanted.is_empty(), is_copy: false };
         self.events.insert(seq, stored);
         let evicted = self.trim(limits);
-        while let Some(oldest) = self.finished.first_entry().filter(|e| e.key().saturating_add(limits.dedup_window) <= seq) {
+        while let Some(oldest) =
+            self.finished.first_entry().filter(|e| e.key().saturating_add(limits.dedup_window) <= seq)
+        {
             self.ids.remove(&oldest.remove());
         }
         Ok(Appended { seq: Some(seq), duplicate: false, evicted })

@@ -12,6 +12,16 @@ use crate::{
 /// Ids forgotten for one event at most, so that no single publish pays for all.
 const FORGET_MAX: i64 = 64;
 
+pub(super) const FORGET: &str = "DELETE FROM bus_id WHERE id IN (SELECT id FROM bus_id INDEXED BY bus_id_finished
+     WHERE finished = 1 AND seq <= ?1 ORDER BY seq LIMIT ?2)";
+pub(super) const LAY_OUT: &str =
+    "INSERT INTO bus_delivery (group_id, seq, key, priority, head, attempts, next_at, locked_until, lease, last_error)
+     VALUES (?1, ?2, ?3, ?4, NOT EXISTS (SELECT 1 FROM bus_delivery INDEXED BY bus_delivery_lane
+     WHERE group_id = ?1 AND priority = ?4 AND key = ?3 AND aside = 0), 0, 0, 0, 0, '')";
+pub(super) const TRIM: &str =
+    "DELETE FROM bus_event WHERE seq IN (SELECT seq FROM bus_event INDEXED BY bus_event_history
+     WHERE outstanding = 0 ORDER BY seq LIMIT ?1) RETURNING seq, id, wanted";
+
 pub(super) fn append(
     conn: &Connection,
     events: &[Append],
@@ -85,9 +95,7 @@ pub(super) fn stored(
     ledger.history += u64::from(!is_wanted);
     let evicted = trim(ledger)?;
     if let Some(last) = from_sql(seq).checked_sub(ledger.limits.dedup_window) {
-        let sql = "DELETE FROM bus_id WHERE id IN (SELECT id FROM bus_id INDEXED BY bus_id_finished
-                   WHERE finished = 1 AND seq <= ?1 ORDER BY seq LIMIT ?2)";
-        ledger.conn.prepare_cached(sql)?.execute(params![to_sql(last), FORGET_MAX])?;
+        ledger.conn.prepare_cached(FORGET)?.execute(params![to_sql(last), FORGET_MAX])?;
     }
     Ok(evicted)
 }
@@ -100,12 +108,7 @@ pub(super) fn lay_out(
     key: &str,
     is_priority: bool,
 ) -> Result<(), BusError> {
-    conn.prepare_cached(
-        "INSERT INTO bus_delivery (group_id, seq, key, priority, head, attempts, next_at, locked_until, lease, last_error)
-         VALUES (?1, ?2, ?3, ?4, NOT EXISTS (SELECT 1 FROM bus_delivery
-         WHERE group_id = ?1 AND priority = ?4 AND key = ?3 AND aside = 0), 0, 0, 0, 0, '')",
-    )?
-    .execute(params![group_id, seq, key, is_priority])?;
+    conn.prepare_cached(LAY_OUT)?.execute(params![group_id, seq, key, is_priority])?;
     Ok(())
 }
 
@@ -116,10 +119,7 @@ fn trim(ledger: &mut Ledger<'_>) -> Result<u64, BusError> {
         return Ok(0);
     }
     let mut evicted = 0;
-    let mut oldest = ledger.conn.prepare_cached(
-        "DELETE FROM bus_event WHERE seq IN (SELECT seq FROM bus_event INDEXED BY bus_event_history
-         WHERE outstanding = 0 ORDER BY seq LIMIT ?1) RETURNING seq, id, wanted",
-    )?;
+    let mut oldest = ledger.conn.prepare_cached(TRIM)?;
     let gone = oldest.query_map([to_sql(excess)], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
     let gone: Vec<(i64, rusqlite::types::Value, bool)> = gone.collect::<rusqlite::Result<_>>()?;
     for (seq, id, was_wanted) in gone {
@@ -135,7 +135,9 @@ fn trim(ledger: &mut Ledger<'_>) -> Result<u64, BusError> {
 pub(super) fn done(ledger: &mut Ledger<'_>, seq: i64) -> Result<(), BusError> {
     let left: Option<(i64, bool)> = ledger
         .conn
-        .prepare_cached("UPDATE bus_event SET outstanding = outstanding - 1 WHERE seq = ?1 RETURNING outstanding, copy")?
+        .prepare_cached(
+            "UPDATE bus_event SET outstanding = outstanding - 1 WHERE seq = ?1 RETURNING outstanding, copy",
+        )?
         .query_row([seq], |r| Ok((r.get(0)?, r.get(1)?)))
         .optional()?;
     match left {

@@ -5,22 +5,18 @@ use std::sync::Arc;
 use infra_types::Timestamp;
 use rusqlite::{Connection, params};
 
-use super::{
-    dead, delay, event, from_sql, group, lane,
-    ledger::Ledger,
-};
+use super::{dead, delay, event, from_sql, group, lane, ledger::Ledger};
 use crate::{
     BusError, Limits,
     broker::{Claim, Claimed, Claims, Seq},
     memory::died,
 };
 
+pub(super) const TAKE_OVER: &str = "UPDATE bus_delivery INDEXED BY bus_delivery_lent SET locked_until = 0
+     WHERE group_id = ?1 AND consumer = ?2 AND incarnation <> ?3";
+
 /// Whether there is something to claim or to append, and if not, when there will be. It only reads.
-pub(super) fn look(
-    conn: &Connection,
-    claim: &Claim,
-    limits: &Limits,
-) -> Result<(bool, Option<Timestamp>), BusError> {
+pub(super) fn look(conn: &Connection, claim: &Claim, limits: &Limits) -> Result<(bool, Option<Timestamp>), BusError> {
     let group = group::find(conn, &claim.group)?;
     let due = delay::due(conn, claim.now)?;
     // While the groups of what is due are full, there is nothing to do about it.
@@ -124,11 +120,7 @@ fn lend(
 
 pub(super) fn take_over(conn: &Connection, name: &str, consumer: &str, incarnation: &str) -> Result<u64, BusError> {
     let group = group::find(conn, name)?;
-    let taken = conn.execute(
-        "UPDATE bus_delivery INDEXED BY bus_delivery_lent SET locked_until = 0
-         WHERE group_id = ?1 AND consumer = ?2 AND incarnation <> ?3",
-        params![group.id, consumer, incarnation],
-    )?;
+    let taken = conn.execute(TAKE_OVER, params![group.id, consumer, incarnation])?;
     Ok(taken as u64)
 }
 

@@ -6,14 +6,14 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::{append, event, from_sql, group, ledger::Ledger, settle, to_sql};
 use crate::{BusError, DeadLetter, Limits, broker::Seq};
 
+pub(super) const LETTERS: &str =
+    "SELECT seq, error, attempts, at, id, topic, key, source, kind, time_ns, content_type, correlation, traceparent, data
+     FROM bus_dead WHERE group_id = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3";
+pub(super) const MAKE_ROOM: &str = "DELETE FROM bus_dead WHERE group_id = ?1 AND seq IN
+     (SELECT seq FROM bus_dead WHERE group_id = ?1 ORDER BY seq LIMIT ?2)";
+
 /// Moves an event of `ledger.groups[at]` to the dead letters; how many older ones made room.
-pub(super) fn bury(
-    ledger: &mut Ledger<'_>,
-    at: usize,
-    seq: i64,
-    error: &str,
-    now: Timestamp,
-) -> Result<u64, BusError> {
+pub(super) fn bury(ledger: &mut Ledger<'_>, at: usize, seq: i64, error: &str, now: Timestamp) -> Result<u64, BusError> {
     let id = ledger.groups[at].id;
     let buried = ledger
         .conn
@@ -32,23 +32,14 @@ pub(super) fn bury(
     if excess == 0 {
         return Ok(0);
     }
-    let gone = ledger
-        .conn
-        .prepare_cached(
-            "DELETE FROM bus_dead WHERE group_id = ?1 AND seq IN
-             (SELECT seq FROM bus_dead WHERE group_id = ?1 ORDER BY seq LIMIT ?2)",
-        )?
-        .execute(params![id, to_sql(excess)])? as u64;
+    let gone = ledger.conn.prepare_cached(MAKE_ROOM)?.execute(params![id, to_sql(excess)])? as u64;
     group.dead -= gone;
     Ok(gone)
 }
 
 pub(super) fn letters(conn: &Connection, name: &str, after: Seq, limit: usize) -> Result<Vec<DeadLetter>, BusError> {
     let group = group::find(conn, name)?;
-    let mut select = conn.prepare_cached(
-        "SELECT seq, error, attempts, at, id, topic, key, source, kind, time_ns, content_type, correlation, traceparent,
-         data FROM bus_dead WHERE group_id = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3",
-    )?;
+    let mut select = conn.prepare_cached(LETTERS)?;
     let rows = select.query_map(params![group.id, to_sql(after), to_sql(limit as u64)], |row| {
         Ok(DeadLetter {
             group: name.into(),

@@ -9,6 +9,10 @@ use crate::{
     broker::{Append, Appended, Claims, DUE_MAX},
 };
 
+pub(super) const DUE: &str =
+    "SELECT delay_id, topic, key, priority FROM bus_delayed WHERE until_ns <= ?1 ORDER BY until_ns, delay_id LIMIT ?2";
+pub(super) const NEXT_DUE: &str = "SELECT min(until_ns) FROM bus_delayed WHERE until_ns > ?1";
+
 /// A delayed event whose time has come.
 #[derive(Debug)]
 pub(super) struct Due {
@@ -59,9 +63,7 @@ pub(super) fn delay(
 
 /// Those whose time has come, as many as a claim looks at.
 pub(super) fn due(conn: &Connection, now: Timestamp) -> Result<Vec<Due>, BusError> {
-    let mut select = conn.prepare_cached(
-        "SELECT delay_id, topic, key, priority FROM bus_delayed WHERE until_ns <= ?1 ORDER BY until_ns, delay_id LIMIT ?2",
-    )?;
+    let mut select = conn.prepare_cached(DUE)?;
     let rows = select.query_map(params![now.as_nanos(), DUE_MAX as i64], |r| {
         // What is no text cannot be read later either, and becomes a dead letter then.
         let text = |n| r.get::<_, String>(n).unwrap_or_default();
@@ -72,8 +74,7 @@ pub(super) fn due(conn: &Connection, now: Timestamp) -> Result<Vec<Due>, BusErro
 
 /// When the next one is due after `now`.
 pub(super) fn next_due(conn: &Connection, now: Timestamp) -> Result<Option<Timestamp>, BusError> {
-    let sql = "SELECT min(until_ns) FROM bus_delayed WHERE until_ns > ?1";
-    let next: Option<i64> = conn.prepare_cached(sql)?.query_row([now.as_nanos()], |r| r.get(0))?;
+    let next: Option<i64> = conn.prepare_cached(NEXT_DUE)?.query_row([now.as_nanos()], |r| r.get(0))?;
     Ok(next.map(Timestamp::from_nanos))
 }
 

@@ -57,11 +57,12 @@ pub(super) fn newest(conn: &Connection) -> Result<Seq, BusError> {
     Ok(conn.prepare_cached(sql)?.query_row([], |r| r.get(0)).optional()?.map_or(0, from_sql))
 }
 
+pub(super) const PAGE: &str =
+    "SELECT seq, id, topic, key, source, kind, time_ns, content_type, correlation, traceparent, data
+     FROM bus_event WHERE seq > ?1 AND copy = 0 ORDER BY seq LIMIT ?2";
+
 pub(super) fn page(conn: &Connection, after: Seq, limit: usize) -> Result<Page, BusError> {
-    let mut select = conn.prepare_cached(
-        "SELECT seq, id, topic, key, source, kind, time_ns, content_type, correlation, traceparent, data
-         FROM bus_event WHERE seq > ?1 AND copy = 0 ORDER BY seq LIMIT ?2",
-    )?;
+    let mut select = conn.prepare_cached(PAGE)?;
     let rows = select.query_map(params![to_sql(after), to_sql(limit as u64)], |row| {
         Ok(Record { seq: from_sql(row.get(0)?), envelope: decode(row, 1)?.ok().map(Arc::new) })
     })?;

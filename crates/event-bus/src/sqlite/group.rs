@@ -75,8 +75,8 @@ pub(super) fn open(conn: &Connection, spec: &GroupSpec, limits: &Limits) -> Resu
 /// Gives a new group everything that is kept and that it wants.
 fn begin_with_history(mut ledger: Ledger<'_>) -> Result<(), BusError> {
     let (conn, group) = (ledger.conn, &mut ledger.groups[0]);
-    let mut select = conn
-        .prepare("SELECT seq, topic, key, priority, outstanding = 0 FROM bus_event WHERE copy = 0 ORDER BY seq")?;
+    let mut select =
+        conn.prepare("SELECT seq, topic, key, priority, outstanding = 0 FROM bus_event WHERE copy = 0 ORDER BY seq")?;
     let rows = select.query_map([], |r| {
         // What is no text cannot be read later either.
         let text = |n| r.get::<_, String>(n).unwrap_or_default();
@@ -128,14 +128,15 @@ pub(super) fn remove(conn: &Connection, name: &str, limits: &Limits) -> Result<b
     Ok(true)
 }
 
+pub(super) const IS_PENDING: &str = "SELECT EXISTS (SELECT 1 FROM bus_delivery WHERE group_id = ?1 AND seq <= ?2)";
+
 pub(super) fn progress(conn: &Connection, name: &str, through: Option<Seq>) -> Result<Progress, BusError> {
     let group = find(conn, name)?;
     let through = match through {
         Some(through) => through,
         None => event::newest(conn)?,
     };
-    let sql = "SELECT EXISTS (SELECT 1 FROM bus_delivery WHERE group_id = ?1 AND seq <= ?2)";
-    let is_pending = conn.prepare_cached(sql)?.query_row(params![group.id, to_sql(through)], |r| r.get(0))?;
+    let is_pending = conn.prepare_cached(IS_PENDING)?.query_row(params![group.id, to_sql(through)], |r| r.get(0))?;
     Ok(Progress { through, is_pending })
 }
 
@@ -146,9 +147,5 @@ pub(super) fn status(conn: &Connection, name: &str) -> Result<GroupStatus, BusEr
     let group = find(conn, name)?;
     // None as well if what is stored is no time.
     let oldest: Option<i64> = conn.prepare_cached(OLDEST)?.query_row([group.id], |r| r.get(0)).optional()?;
-    Ok(GroupStatus {
-        pending: group.pending,
-        oldest: oldest.map(Timestamp::from_nanos),
-        dead_letters: group.dead,
-    })
+    Ok(GroupStatus { pending: group.pending, oldest: oldest.map(Timestamp::from_nanos), dead_letters: group.dead })
 }

@@ -85,8 +85,7 @@ pub(super) fn has_work(conn: &Connection, group: i64, claim: &Claim) -> Result<b
 
 /// When the next waiting retry or claim ends.
 pub(super) fn next_due(conn: &Connection, group: i64, now: Timestamp) -> Result<Option<Timestamp>, BusError> {
-    let next: Option<i64> =
-        conn.prepare_cached(NEXT_DUE)?.query_row(params![group, now.as_nanos()], |r| r.get(0))?;
+    let next: Option<i64> = conn.prepare_cached(NEXT_DUE)?.query_row(params![group, now.as_nanos()], |r| r.get(0))?;
     Ok(next.map(Timestamp::from_nanos))
 }
 

@@ -9,6 +9,10 @@ use crate::{
     broker::{Outcome, Settle, Settled},
 };
 
+pub(super) const STEP_FORWARD: &str = "UPDATE bus_delivery SET head = 1 WHERE group_id = ?1
+     AND seq = (SELECT min(seq) FROM bus_delivery INDEXED BY bus_delivery_lane
+                WHERE group_id = ?1 AND priority = ?3 AND key = ?2 AND aside = 0)";
+
 pub(super) fn settle(
     conn: &Connection,
     name: &str,
@@ -78,12 +82,7 @@ pub(super) fn remove(ledger: &mut Ledger<'_>, at: usize, seq: i64) -> Result<(),
 
 /// Makes the first of a lane its head.
 fn step_forward(conn: &Connection, group: i64, key: &str, is_priority: bool) -> Result<(), BusError> {
-    conn.prepare_cached(
-        "UPDATE bus_delivery SET head = 1 WHERE group_id = ?1
-         AND seq = (SELECT min(seq) FROM bus_delivery INDEXED BY bus_delivery_lane
-                    WHERE group_id = ?1 AND priority = ?3 AND key = ?2 AND aside = 0)",
-    )?
-    .execute(params![group, key, is_priority])?;
+    conn.prepare_cached(STEP_FORWARD)?.execute(params![group, key, is_priority])?;
     Ok(())
 }
 
