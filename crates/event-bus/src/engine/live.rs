@@ -33,16 +33,21 @@ pub(crate) fn spawn(core: &Arc<Core>, sub: &Arc<Sub>, options: &SubscribeOptions
 async fn run(core: &Core, sub: &Sub, options: &SubscribeOptions, is_priority: bool) {
     let Kind::Live(queues) = &sub.kind else { return };
     let queue = queues.of(is_priority);
+    let tally = sub.tally(core);
     loop {
+        // What waits stays in the queue while it is paused, so that the queue's policy holds for all of it.
+        queue.arrived().await;
         if *sub.paused.borrow() {
             sub.unpaused().await;
+            if *sub.paused.borrow() && *sub.stop.borrow() {
+                // Stopped while it was paused: nothing more may begin.
+                tally.add(|c| &c.dropped, queue.discard() as u64);
+                sub.progress.notify_waiters();
+                break;
+            }
+            continue;
         }
         let Some(envelope) = queue.pop().await else { break };
-        if *sub.paused.borrow() {
-            // Paused while it waited for this one.
-            sub.unpaused().await;
-        }
-        let tally = sub.tally(core);
         if options.is_expired(&envelope, core.clock.wall()) {
             tally.add(|c| &c.expired, 1);
         } else {

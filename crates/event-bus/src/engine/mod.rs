@@ -118,9 +118,11 @@ impl<B: Broker> Bus<B> {
         self.core.check_open()?;
         let mut done = 0;
         match which {
-            DeadLetters::At(seqs) => {
+            DeadLetters::At(mut seqs) => {
                 // Also with none it says whether there is such a group.
                 self.core.broker.status(group).await?;
+                seqs.sort_unstable();
+                seqs.dedup();
                 for page in seqs.chunks(PAGE_MAX) {
                     done += work(page.to_vec()).await?;
                 }

@@ -135,6 +135,19 @@ impl Queue {
         }
     }
 
+    /// Waits until something is there or never will be. One consumer only.
+    pub(crate) async fn arrived(&self) {
+        loop {
+            {
+                let state = self.state.lock();
+                if !state.waiting.is_empty() || state.closed {
+                    return;
+                }
+            }
+            self.arrived.notified().await;
+        }
+    }
+
     /// The next event; none once it is closed and empty. One consumer only.
     pub(crate) async fn pop(&self) -> Option<Arc<Envelope>> {
         loop {
