@@ -284,8 +284,12 @@ impl Fixture for Liar {
         *self = liar(self.lie);
     }
 
-    async fn advance(&self, by: Duration) {
-        self.clock.advance(by);
+    fn clock(&self) -> ManualClock {
+        self.clock.clone()
+    }
+
+    async fn other(&self) -> Option<Arc<dyn EventBus>> {
+        None
     }
 }
 

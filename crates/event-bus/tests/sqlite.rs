@@ -37,13 +37,17 @@ impl Fixture for File {
         self.bus.clone()
     }
 
+    async fn other(&self) -> Option<Arc<dyn EventBus>> {
+        Some(open(&self.dir, &self.clock))
+    }
+
     async fn reopen(&mut self) {
         self.bus.abandon();
         self.bus = open(&self.dir, &self.clock);
     }
 
-    async fn advance(&self, by: Duration) {
-        self.clock.advance(by);
+    fn clock(&self) -> ManualClock {
+        self.clock.clone()
     }
 }
 
@@ -85,7 +89,7 @@ async fn an_idle_consumer_finds_what_another_process_published() {
         .await;
     }
     give(sub.drained()).await.unwrap();
-    assert_eq!(there.backlog("g").await.unwrap(), 0);
+    assert_eq!(there.status("g").await.unwrap().pending, 0);
 }
 
 /// What cannot be read goes to the dead letters at once, and what stands behind it goes on.

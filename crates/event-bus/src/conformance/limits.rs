@@ -122,3 +122,33 @@ pub async fn metrics_tell_what_happened(f: impl Fixture) {
     }
     assert_eq!(bus.health().await.status, infra_types::HealthStatus::Up);
 }
+
+/// Percentiles of how long handlings took: zero before the first, in order after, and each handling counts, also one that fails.
+pub async fn handling_times_are_told_by_percentile(f: impl Fixture) {
+    let bus = f.bus();
+    let log = Log::new();
+    let handler = log.answering(|d| if d.envelope.data == "7".as_bytes() { panic!("on purpose") } else { Ok(()) });
+    let options = SubscribeOptions::at_least_once(pattern("t"), "g", handler.clone()).with_retry(1, every(1));
+    let sub = start(&bus, options).await;
+    let tap = start(&bus, SubscribeOptions::at_most_once(pattern("t"), handler)).await;
+    for told in [sub.metrics(), tap.metrics(), bus.metrics()] {
+        assert_eq!((told.handling, told.handling_time), (crate::HandlingTimes::default(), Duration::ZERO));
+    }
+    for n in 0..100 {
+        store(&bus, event("t", "k", n.to_string())).await;
+    }
+    drain(&sub).await;
+    drain(&tap).await;
+    for of in [&sub, &tap] {
+        super::until("all are counted", || of.metrics().processed + of.metrics().failed == 100).await;
+        let told = of.metrics();
+        let times = told.handling;
+        assert!(Duration::ZERO < times.p50 && times.p50 <= times.p95 && times.p95 <= times.p99, "{times:?}");
+        assert!(times.p99 <= times.p999 && times.p999 <= times.max && times.max <= told.handling_time, "{times:?}");
+        assert!(told.mean_handling_time().is_some_and(|mean| mean <= times.max), "{told:?}");
+    }
+    // Those of the bus are of all its subscriptions.
+    let longest = sub.metrics().handling.max.max(tap.metrics().handling.max);
+    assert_eq!(bus.metrics().handling.max, longest);
+    assert_eq!(bus.metrics().handling_time, sub.metrics().handling_time + tap.metrics().handling_time);
+}

@@ -1,21 +1,7 @@
 //! Crashes. A bus that does not survive its process says so, and then nothing may be left of it.
 
-use std::time::Duration;
-
-use super::{Fixture, Gate, Log, drain, event, every, id, pattern, start, store, until};
+use super::{Fixture, Gate, Log, SECOND, crash, drain, event, every, id, pattern, start, store, until};
 use crate::{BusError, HandlerError, SubscribeOptions};
-
-const SECOND: Duration = Duration::from_secs(1);
-
-/// Crashes; whether what was stored must be there. If not, asserts that the bus does not pretend.
-async fn crash(f: &mut impl Fixture, group: &str) -> bool {
-    let survives = f.bus().info().survives_process;
-    f.reopen().await;
-    if !survives {
-        assert!(matches!(f.bus().status(group).await, Err(BusError::NoGroup { .. })), "nothing may be half there");
-    }
-    survives
-}
 
 /// What was acknowledged to publishers is delivered after a crash.
 pub async fn stored_events_survive_a_crash(mut f: impl Fixture) {

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use super::{Fixture, Gate, Log, drain, event, every, pattern, pending, start, store, until};
+use super::{Fixture, Gate, Log, SECOND, drain, event, every, pattern, pending, start, store, until};
 use crate::{HandlerError, SubscribeOptions};
-
-const SECOND: Duration = Duration::from_secs(1);
 
 fn retry(text: &str) -> Result<(), HandlerError> {
     Err(HandlerError::Retry(text.into()))

@@ -1,6 +1,6 @@
 //! A fixture on keys of its own.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use infra_backends::{Redis, RedisConfig};
@@ -39,12 +39,16 @@ impl Fixture for Keys {
         self.bus.clone()
     }
 
+    async fn other(&self) -> Option<Arc<dyn EventBus>> {
+        Some(open(&self.config, &self.clock))
+    }
+
     async fn reopen(&mut self) {
         self.bus.abandon();
         self.bus = open(&self.config, &self.clock);
     }
 
-    async fn advance(&self, by: Duration) {
-        self.clock.advance(by);
+    fn clock(&self) -> ManualClock {
+        self.clock.clone()
     }
 }
