@@ -47,8 +47,8 @@ pub(crate) struct Runner {
     batch: u64,
     /// There may be something to claim.
     dirty: bool,
-    /// What is held came alone; claim nothing beside it.
-    alone: bool,
+    /// Came alone, and the shard it is in: until it is settled nothing is claimed beside it but what has priority.
+    alone: Option<(Seq, usize)>,
     due: Option<Monotonic>,
     /// When to try again what the store refused.
     again: Option<Monotonic>,
@@ -85,7 +85,7 @@ impl Runner {
             held: HashMap::new(),
             batch: 0,
             dirty: true,
-            alone: false,
+            alone: None,
             due: None,
             again: None,
             extend_at: core.clock.now() + group.lease / 3,
@@ -151,7 +151,13 @@ impl Runner {
     /// Those that hold nothing: so at most `CLAIM_MAX` wait behind a slow handler, and later ones are free for other consumers.
     fn open_shards(&self) -> Shards {
         let open = self.shards.iter().enumerate().filter(|(_, s)| s.held == 0).map(|(n, _)| 1 << self.shard_of(n));
-        Shards { count: self.group.concurrency, open: open.sum() }
+        let allowed = match self.alone {
+            // A halt does not wait for an event that may be killing its consumers.
+            Some((_, shard)) if shard != Shards::PRIORITY => 1 << Shards::PRIORITY,
+            Some(_) => 0,
+            None => u64::MAX,
+        };
+        Shards { count: self.group.concurrency, open: open.sum::<u64>() & allowed }
     }
 
     /// The store failed: look again in a moment.
@@ -167,7 +173,7 @@ impl Runner {
 
     async fn claim(&mut self, durable: &Durable) {
         let shards = self.open_shards();
-        if shards.open == 0 || (self.alone && !self.held.is_empty()) {
+        if shards.open == 0 {
             // Stays dirty: the next settlement makes room. What becomes due before is no reason to wake up.
             self.due = None;
             return;
@@ -194,7 +200,9 @@ impl Runner {
             Err(_) => return self.failed(),
         };
         self.dirty = claims.events.len() == CLAIM_MAX;
-        self.alone = claims.alone;
+        if claims.alone {
+            self.alone = claims.events.first().map(|e| (e.seq, shards.of(&e.envelope.key, e.is_priority)));
+        }
         self.due = claims.next_due.map(|at| now + at.since(wall));
         self.batch += 1;
         self.count(|c| &c.dead_lettered, claims.dead_lettered);
@@ -236,6 +244,7 @@ impl Runner {
                 && let Some(held) = self.held.remove(&ended.seq)
             {
                 self.shards[held.worker].held -= 1;
+                self.alone = self.alone.filter(|(seq, _)| *seq != ended.seq);
             }
             if let Some(took) = ended.took {
                 self.sub.tally(&self.core).took(took);
