@@ -19,6 +19,7 @@ mod spill;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod subscription;
+mod typed;
 
 pub use bus::{BusConfig, BusInfo, DeadLetter, DeadLetters, Delivery, EventBus, GroupStatus, Limits, Published};
 pub use engine::Bus;
@@ -36,3 +37,4 @@ pub use spill::{SpillConfig, SpillStatus, SpillSync, SpillingEventBus};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteBroker, SqliteEventBus};
 pub use subscription::Subscription;
+pub use typed::{Publish, PublishError, Received, TopicMetrics, TryRecvError, TypedReceiver, TypedTopic, WhenFull};

@@ -5,14 +5,14 @@ use std::{
     future::poll_fn,
     ops::Deref,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use super::{
-    log::Segment,
+    log::Chunk,
     policy::{TryRecvError, WhenFull},
-    seat::Seat,
     shared::Shared,
+    state::{Place, Turn},
     topic::TURN,
 };
 
@@ -36,27 +36,22 @@ impl<T> Deref for Received<'_, T> {
 /// One of a topic's receivers: each gets every event. Dropping it frees publishers that wait for it.
 pub struct TypedReceiver<T> {
     shared: Arc<Shared<T>>,
-    seat: Arc<Seat>,
-    /// Its number among the topic's readers.
+    place: Place,
+    /// What it reads now.
+    chunk: Option<Arc<Chunk<T>>>,
+    /// Which event of the chunk is next.
     index: usize,
-    /// The number of the next event that it takes.
-    next: u64,
-    /// Events below this number are there, as far as was known when the topic was last asked.
-    seen: u64,
-    segment: Option<Arc<Segment<T>>>,
-    /// The number after the segment's last event.
-    segment_end: u64,
-    /// Lost and already told.
+    /// How many events it lost before that.
+    lost: u64,
+    /// How many it lost before the ones that it took.
     told: u64,
     turn: u32,
 }
 
 impl<T> TypedReceiver<T> {
     pub(super) fn new(shared: &Arc<Shared<T>>) -> Self {
-        let (index, seat) = shared.locked(|state, _| state.subscribe());
-        let next = seat.position();
-        let shared = shared.clone();
-        Self { shared, seat, index, next, seen: next, segment: None, segment_end: next, told: 0, turn: 0 }
+        let place = shared.locked(|state, _| state.subscribe());
+        Self { shared: shared.clone(), place, chunk: None, index: 0, lost: 0, told: 0, turn: 0 }
     }
 
     /// The next event, or none when the topic has ended and everything before was received.
@@ -72,7 +67,7 @@ impl<T> TypedReceiver<T> {
     /// # Errors
     /// `Empty`, `Closed`.
     pub fn try_recv(&mut self) -> Result<Received<'_, T>, TryRecvError> {
-        match self.look() {
+        match self.look(None) {
             Some(true) => Ok(self.take()),
             Some(false) => Err(TryRecvError::Closed),
             None => Err(TryRecvError::Empty),
@@ -91,7 +86,7 @@ impl<T> TypedReceiver<T> {
     {
         let before = into.len();
         if max > 0 && poll_fn(|cx| self.poll_next(cx)).await {
-            while into.len() - before < max && self.look() == Some(true) {
+            while into.len() - before < max && self.look(None) == Some(true) {
                 into.push(self.take().clone());
             }
         }
@@ -103,15 +98,15 @@ impl<T> TypedReceiver<T> {
     pub fn missed(&self) -> u64 {
         match self.shared.when_full {
             WhenFull::Block | WhenFull::Error => 0,
-            WhenFull::DropNewest => self.shared.locked(|state, _| state.lost(self.index, self.next)),
-            WhenFull::DropOldest => self.told + self.shared.locked(|state, _| state.lost(self.index, self.next)),
+            WhenFull::DropNewest => self.shared.locked(|state, _| state.dropped_since(self.place.index)),
+            WhenFull::DropOldest => self.told + self.lost + self.behind(),
         }
     }
 
     /// How many events wait for this receiver.
     #[must_use]
     pub fn len(&self) -> usize {
-        let waiting = self.shared.tail().0 - self.next;
+        let waiting = self.shared.tail().0 - self.place.position;
         usize::try_from(waiting.min(self.shared.capacity)).unwrap_or(usize::MAX)
     }
 
@@ -128,12 +123,7 @@ impl<T> TypedReceiver<T> {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let found = self.look().or_else(|| {
-            let (shared, index, next) = (&self.shared, self.index, self.next);
-            let sleeps = shared.locked(|state, after| state.sleep(index, next, cx.waker(), after));
-            if sleeps { None } else { self.look() }
-        });
-        let Some(found) = found else {
+        let Some(found) = self.look(Some(cx.waker())) else {
             self.turn = 0;
             return Poll::Pending;
         };
@@ -141,56 +131,79 @@ impl<T> TypedReceiver<T> {
         Poll::Ready(found)
     }
 
-    /// Whether there is a next event (true), there is none yet or there will be none (false).
-    fn look(&mut self) -> Option<bool> {
-        if self.next < self.seen {
-            return Some(true);
+    /// How many events it lost since it last looked: more than the capacity came, and the policy drops the oldest.
+    fn behind(&self) -> u64 {
+        if self.shared.when_full != WhenFull::DropOldest {
+            return 0;
         }
-        let (tail, goes_on) = self.shared.tail();
-        self.seen = tail;
-        if self.next < tail {
-            Some(true)
-        } else if goes_on {
-            None
-        } else {
-            Some(false)
+        (self.shared.tail().0 - self.place.position).saturating_sub(self.shared.capacity)
+    }
+
+    /// Whether there is a next event (true), there will be none (false) or there is none yet; then the waker is woken when that
+    /// changes.
+    fn look(&mut self, waker: Option<&Waker>) -> Option<bool> {
+        loop {
+            let behind = self.behind();
+            if behind > 0 {
+                self.skip(behind);
+            }
+            if self.index < self.held() {
+                return Some(true);
+            }
+            // A caller that asks again and again must not keep publishers from the lock.
+            if waker.is_none() && self.shared.tail() == (self.place.position, true) {
+                return None;
+            }
+            // The old chunk goes here, not under the lock.
+            (self.chunk, self.index) = (None, 0);
+            match self.shared.locked(|state, after| state.turn(&self.place, waker, after)) {
+                Turn::Chunk { chunk, number, lost } => {
+                    self.chunk = Some(chunk);
+                    self.place.chunk = number + 1;
+                    self.place.position += lost;
+                    self.lost += lost;
+                }
+                Turn::Nothing => return None,
+                Turn::Ended => return Some(false),
+            }
         }
+    }
+
+    /// How many events there are in what it reads now.
+    fn held(&self) -> usize {
+        self.chunk.as_ref().map_or(0, |chunk| chunk.events.len())
+    }
+
+    /// Gives up the oldest `count` events, as far as they are in the chunk that it holds; the topic has given up the others.
+    fn skip(&mut self, count: u64) {
+        let lost = usize::try_from(count).unwrap_or(usize::MAX).min(self.held() - self.index);
+        self.index += lost;
+        self.place.position += lost as u64;
+        self.lost += lost as u64;
+        self.shared.locked(|state, _| state.count_lost(lost as u64));
     }
 
     /// Takes the next event, which is there.
     fn take(&mut self) -> Received<'_, T> {
-        let mut missed = 0;
-        let lags = self.shared.when_full == WhenFull::DropOldest && self.shared.tail().0 - self.next > self.shared.capacity;
-        if self.next >= self.segment_end || lags {
-            missed = self.turn_page();
+        let index = self.index;
+        self.index += 1;
+        self.place.position += 1;
+        if self.shared.when_full != WhenFull::DropOldest && self.place.seat.advance(1) {
+            self.shared.locked(|state, after| state.answered(self.place.index, after));
         }
-        let index = (self.next & (self.shared.segment_len - 1)) as usize;
-        self.next += 1;
-        if self.seat.advance(1 + missed) {
-            self.shared.locked(|state, after| state.answered(self.index, after));
-        }
-        let segment = self.segment.as_ref().expect("the page was turned to the event's segment");
+        let chunk = self.chunk.as_ref().expect("`look` has found a chunk");
+        let mut missed = std::mem::take(&mut self.lost);
         if self.shared.when_full == WhenFull::DropNewest {
-            missed = segment.gap_before(index);
+            missed = chunk.gap_before(index).saturating_sub(std::mem::take(&mut self.place.not_mine));
         }
         self.told += missed;
-        Received { event: segment.get(index).expect("whoever sees its number sees the event"), missed }
-    }
-
-    /// Goes to the segment of the next event that is still there; says how many were lost.
-    fn turn_page(&mut self) -> u64 {
-        let page = self.shared.locked(|state, _| state.page(self.next));
-        self.next += page.lost;
-        self.seen = self.seen.max(self.next + 1);
-        self.segment = Some(page.segment);
-        self.segment_end = page.end;
-        page.lost
+        Received { event: &chunk.events[index], missed }
     }
 }
 
 impl<T> Drop for TypedReceiver<T> {
     fn drop(&mut self) {
-        self.shared.locked(|state, after| state.unsubscribe(self.index, after));
+        self.shared.locked(|state, after| state.unsubscribe(self.place.index, self.place.chunk, after));
     }
 }
 

@@ -3,7 +3,6 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use super::{
-    log::segment_len,
     policy::WhenFull,
     state::{After, State},
     sync::{AtomicU64, Mutex},
@@ -20,7 +19,6 @@ pub(super) struct Apart<V>(pub(super) V);
 #[derive(Debug)]
 pub(super) struct Shared<T> {
     pub(super) capacity: u64,
-    pub(super) segment_len: u64,
     pub(super) when_full: WhenFull,
     /// The number of the next event and [`ENDED`], so that a receiver sees what there is without the lock. Written with it.
     tail: Apart<AtomicU64>,
@@ -29,13 +27,11 @@ pub(super) struct Shared<T> {
 
 impl<T> Shared<T> {
     pub(super) fn new(capacity: u64, when_full: WhenFull) -> Arc<Self> {
-        let segment_len = segment_len(capacity);
         Arc::new(Self {
             capacity,
-            segment_len,
             when_full,
             tail: Apart(AtomicU64::new(0)),
-            state: Apart(Mutex::new(State::new(capacity, when_full, segment_len))),
+            state: Apart(Mutex::new(State::new(capacity, when_full))),
         })
     }
 
@@ -51,12 +47,17 @@ impl<T> Shared<T> {
         let result = {
             let mut state = self.state.0.lock();
             let result = work(&mut state, &mut after);
-            let ended = state.closed || state.publishers == 0;
-            // Here and not where it changes, so that no way of changing it can forget to. Whoever sees the number sees the event.
-            self.tail.0.store(state.tail() << 1 | u64::from(ended), Ordering::Release);
+            // Here and not where it changes, so that no change can forget it. Whoever sees the number sees the event.
+            let word = state.tail() << 1 | u64::from(state.has_ended());
+            if state.shown != word {
+                state.shown = word;
+                self.tail.0.store(word, Ordering::Release);
+            }
             result
         };
-        after.run();
+        if after.is_due() {
+            after.run();
+        }
         result
     }
 }

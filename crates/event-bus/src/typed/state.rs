@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, sync::Arc, task::Waker};
 
 use super::{
-    log::{Log, Segment},
+    log::{Chunk, Log},
     policy::{TopicMetrics, WhenFull},
     seat::Seat,
 };
@@ -11,39 +11,38 @@ use super::{
 /// What has to happen once the lock is given up: in it foreign code runs, which may come back to this topic.
 #[derive(Debug)]
 pub(super) struct After<T> {
-    first: Option<Waker>,
-    more: Vec<Waker>,
+    wakers: Vec<Waker>,
     discarded: Option<Waker>,
-    freed: Vec<Arc<Segment<T>>>,
+    freed: Vec<Arc<Chunk<T>>>,
 }
 
 impl<T> After<T> {
     pub(super) fn new() -> Self {
-        Self { first: None, more: Vec::new(), discarded: None, freed: Vec::new() }
+        Self { wakers: Vec::new(), discarded: None, freed: Vec::new() }
     }
 
     fn wake(&mut self, waker: Waker) {
-        if self.first.is_none() {
-            self.first = Some(waker);
-        } else {
-            self.more.push(waker);
-        }
+        self.wakers.push(waker);
+    }
+
+    pub(super) fn is_due(&self) -> bool {
+        !self.wakers.is_empty()
     }
 
     /// Wakes whom it concerns; what is freed goes with `self`.
     pub(super) fn run(self) {
-        self.first.into_iter().chain(self.more).for_each(Waker::wake);
+        self.wakers.into_iter().for_each(Waker::wake);
     }
 }
 
-/// What became of an offer. What was not taken comes back, to be dropped without the lock.
-#[derive(Debug)]
-pub(super) enum Offered<T> {
+/// What became of an offer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Offered {
     Taken,
     /// Nobody listens, or it was dropped and counted.
-    Gone(T),
-    Full(T),
-    Closed(T),
+    Gone,
+    Full,
+    Closed,
 }
 
 #[derive(Debug)]
@@ -68,7 +67,9 @@ pub(super) struct State<T> {
     capacity: u64,
     when_full: WhenFull,
     log: Log<T>,
-    /// Events below this number have room, as far as was known when the positions of the readers were last looked at.
+    /// Where the slowest reader was when they were last looked at.
+    slowest: u64,
+    /// Events below this number had room then, so they have it now.
     room_until: u64,
     readers: Vec<Option<Reader>>,
     sleeping: usize,
@@ -79,17 +80,20 @@ pub(super) struct State<T> {
     next_ticket: u64,
     pub(super) publishers: usize,
     pub(super) closed: bool,
+    /// What was last made visible without the lock.
+    pub(super) shown: u64,
     metrics: TopicMetrics,
     /// Dropped since the last event that was taken.
     gap: u64,
 }
 
 impl<T> State<T> {
-    pub(super) fn new(capacity: u64, when_full: WhenFull, segment_len: u64) -> Self {
+    pub(super) fn new(capacity: u64, when_full: WhenFull) -> Self {
         Self {
             capacity,
             when_full,
-            log: Log::new(segment_len),
+            log: Log::new(capacity),
+            slowest: 0,
             room_until: capacity,
             readers: Vec::new(),
             sleeping: 0,
@@ -97,6 +101,7 @@ impl<T> State<T> {
             next_ticket: 0,
             publishers: 1,
             closed: false,
+            shown: 0,
             metrics: TopicMetrics::default(),
             gap: 0,
         }
@@ -110,44 +115,52 @@ impl<T> State<T> {
         TopicMetrics { waiting: self.waiting.len(), ..self.metrics }
     }
 
-    /// Takes the event, unless there is no room for it behind those who wait already. `ticket` is the publisher's own place
-    /// among them.
-    pub(super) fn offer(&mut self, event: T, ticket: Option<u64>, after: &mut After<T>) -> Offered<T> {
+    /// Takes the event out of `event`, unless there is no room for it behind those who wait already; what stays in there is
+    /// dropped by the caller, without the lock. `ticket` is the publisher's own place among those who wait.
+    #[inline]
+    pub(super) fn offer(&mut self, event: &mut Option<T>, ticket: Option<u64>, after: &mut After<T>) -> Offered {
         if self.closed {
-            return Offered::Closed(event);
+            return Offered::Closed;
         }
         if self.metrics.receivers == 0 {
             self.metrics.published += 1;
             self.metrics.unheard += 1;
-            return Offered::Gone(event);
+            return Offered::Gone;
         }
-        let ahead = if self.waiting.is_empty() { 0 } else { self.ahead_of(ticket) };
-        if self.log.tail() + ahead >= self.room_until && self.when_full != WhenFull::DropOldest {
-            self.look_for_room();
-            if self.log.tail() + ahead >= self.room_until {
-                return self.without_room(event);
-            }
+        if !self.has_room(ticket) {
+            return self.without_room();
         }
-        if self.log.turns() {
-            let floor = self.floor();
-            self.log.trim(floor, &mut after.freed);
+        if let Some(event) = event.take() {
+            self.log.append(event, std::mem::take(&mut self.gap), self.metrics.receivers);
+            self.metrics.published += 1;
         }
-        self.log.append(event, std::mem::take(&mut self.gap));
-        self.metrics.published += 1;
+        if self.when_full == WhenFull::DropOldest {
+            self.log.trim(self.oldest(), &mut after.freed);
+        }
         if self.sleeping > 0 {
             self.wake_readers(after);
         }
         Offered::Taken
     }
 
-    fn without_room(&mut self, event: T) -> Offered<T> {
+    #[inline]
+    fn has_room(&mut self, ticket: Option<u64>) -> bool {
+        let ahead = if self.waiting.is_empty() { 0 } else { self.ahead_of(ticket) };
+        if self.log.tail() + ahead < self.room_until || self.when_full == WhenFull::DropOldest {
+            return true;
+        }
+        self.look_for_room();
+        self.log.tail() + ahead < self.room_until
+    }
+
+    fn without_room(&mut self) -> Offered {
         if self.when_full == WhenFull::DropNewest {
             self.metrics.published += 1;
             self.metrics.dropped += 1;
             self.gap += 1;
-            return Offered::Gone(event);
+            return Offered::Gone;
         }
-        Offered::Full(event)
+        Offered::Full
     }
 
     pub(super) fn count_refused(&mut self) {
@@ -160,18 +173,15 @@ impl<T> State<T> {
         place.unwrap_or(self.waiting.len()) as u64
     }
 
-    /// The first event that some reader still wants.
-    fn floor(&self) -> u64 {
-        let tail = self.log.tail();
-        let slowest = self.readers.iter().flatten().map(|r| r.seat.position()).min().unwrap_or(tail);
-        match self.when_full {
-            WhenFull::DropOldest => slowest.max(tail.saturating_sub(self.capacity)),
-            _ => slowest,
-        }
+    /// With `DropOldest`: the first event that is not too old.
+    fn oldest(&self) -> u64 {
+        self.log.tail().saturating_sub(self.capacity)
     }
 
     fn look_for_room(&mut self) {
-        self.room_until = self.floor() + self.capacity;
+        let positions = self.readers.iter().flatten().map(|r| r.seat.position());
+        self.slowest = positions.min().unwrap_or(self.log.tail());
+        self.room_until = self.slowest.saturating_add(self.capacity);
     }
 
     fn wake_readers(&mut self, after: &mut After<T>) {
@@ -208,7 +218,8 @@ impl<T> State<T> {
     fn hand_out(&mut self, after: &mut After<T>) {
         while !self.waiting.is_empty() {
             self.look_for_room();
-            let free = if self.closed || self.metrics.receivers == 0 { u64::MAX } else { self.free() };
+            let nobody = self.has_ended() || self.metrics.receivers == 0;
+            let free = if nobody { u64::MAX } else { self.room_until.saturating_sub(self.log.tail()) };
             let served = usize::try_from(free).unwrap_or(usize::MAX).min(self.waiting.len());
             self.waiting.iter_mut().take(served).filter_map(|w| w.waker.take()).for_each(|waker| after.wake(waker));
             if served == self.waiting.len() || self.ask_slowest() {
@@ -217,15 +228,11 @@ impl<T> State<T> {
         }
     }
 
-    fn free(&self) -> u64 {
-        self.room_until.saturating_sub(self.log.tail())
-    }
-
     /// Has one reader that leaves no room say when it goes on; whoever else is as slow is asked after it. False if all of them
     /// went on meanwhile, so that nobody may sleep yet.
     fn ask_slowest(&self) -> bool {
-        let floor = self.room_until - self.capacity;
-        self.readers.iter().flatten().any(|r| r.seat.position() == floor && r.seat.ask() == floor)
+        let slowest = self.slowest;
+        self.readers.iter().flatten().any(|r| r.seat.position() == slowest && r.seat.ask() == slowest)
     }
 
     /// A reader that was asked has gone on.
@@ -239,8 +246,11 @@ impl<T> State<T> {
     // ---- Readers.
 
     /// A new reader, which begins with the next event.
-    pub(super) fn subscribe(&mut self) -> (usize, Arc<Seat>) {
-        let seat = Arc::new(Seat::new(self.log.tail()));
+    pub(super) fn subscribe(&mut self) -> Place {
+        // So that it begins with a chunk of its own.
+        self.log.seal(self.metrics.receivers);
+        let (position, chunk) = (self.log.tail(), self.log.sealed_until());
+        let seat = Arc::new(Seat::new(position));
         let reader = Reader { seat: seat.clone(), waker: None, dropped_before: self.metrics.dropped };
         let index = self.readers.iter().position(Option::is_none).unwrap_or(self.readers.len());
         if index == self.readers.len() {
@@ -248,64 +258,68 @@ impl<T> State<T> {
         }
         self.readers[index] = Some(reader);
         self.metrics.receivers += 1;
-        (index, seat)
+        Place { index, seat, position, chunk, not_mine: self.gap }
     }
 
-    /// The reader is gone, and nobody waits for it any more.
-    pub(super) fn unsubscribe(&mut self, reader: usize, after: &mut After<T>) {
+    /// The reader is gone: nothing is kept for it, and nobody waits for it any more.
+    pub(super) fn unsubscribe(&mut self, reader: usize, chunk: u64, after: &mut After<T>) {
         after.discarded = self.wake_up(reader);
         self.readers[reader] = None;
         self.metrics.receivers -= 1;
+        self.log.forsake(chunk, self.metrics.receivers, &mut after.freed);
         if self.metrics.receivers == 0 {
             self.readers.clear();
             self.gap = 0;
-            self.log.clear(&mut after.freed);
         }
         self.hand_out(after);
     }
 
-    /// Lets a reader that found nothing from `position` on sleep until there is something. False if there is.
-    pub(super) fn sleep(&mut self, reader: usize, position: u64, waker: &Waker, after: &mut After<T>) -> bool {
-        if self.closed || self.publishers == 0 || self.log.tail() > position {
-            return false;
+    /// What follows for a reader that has taken all events before `position` and all chunks before `number`. If that is nothing
+    /// and there is a `waker`, the reader sleeps until there is something.
+    pub(super) fn turn(&mut self, reader: &Place, waker: Option<&Waker>, after: &mut After<T>) -> Turn<T> {
+        after.discarded = self.wake_up(reader.index);
+        // With `DropOldest` the log may begin later than that.
+        let number = reader.chunk.max(self.log.first());
+        let lost = self.log.start().saturating_sub(reader.position);
+        if number == self.log.sealed_until() {
+            self.log.seal(self.metrics.receivers);
         }
-        after.discarded = self.wake_up(reader);
-        if let Some(reader) = &mut self.readers[reader] {
+        if let Some(chunk) = self.log.take(number) {
+            self.metrics.dropped += lost;
+            return Turn::Chunk { chunk, number, lost };
+        }
+        if self.has_ended() {
+            return Turn::Ended;
+        }
+        if let (Some(waker), Some(reader)) = (waker, &mut self.readers[reader.index]) {
             reader.waker = Some(waker.clone());
             self.sleeping += 1;
         }
-        true
+        Turn::Nothing
     }
 
     /// The reader sleeps no more.
-    pub(super) fn wake_up(&mut self, reader: usize) -> Option<Waker> {
+    fn wake_up(&mut self, reader: usize) -> Option<Waker> {
         let waker = self.readers[reader].as_mut().and_then(|r| r.waker.take());
         self.sleeping -= usize::from(waker.is_some());
         waker
     }
 
-    /// The segment of the first event from `position` on that is still kept for this reader, and how many it lost before that.
-    pub(super) fn page(&mut self, position: u64) -> Page<T> {
-        let oldest = match self.when_full {
-            WhenFull::DropOldest => self.log.tail().saturating_sub(self.capacity),
-            _ => 0,
-        };
-        let lost = oldest.saturating_sub(position);
+    /// A reader with `DropOldest` went past so many that it held already.
+    pub(super) fn count_lost(&mut self, lost: u64) {
         self.metrics.dropped += lost;
-        let (segment, end) = self.log.segment(position + lost).expect("what a reader may still read is in the window");
-        Page { segment, end, lost }
     }
 
-    /// How many events this reader lost that it was not told of yet, or ever.
-    pub(super) fn lost(&self, reader: usize, position: u64) -> u64 {
-        match (&self.when_full, &self.readers[reader]) {
-            (WhenFull::DropOldest, _) => self.log.tail().saturating_sub(self.capacity).saturating_sub(position),
-            (_, Some(reader)) => self.metrics.dropped - reader.dropped_before,
-            (_, None) => 0,
-        }
+    /// How many events were dropped since this reader came.
+    pub(super) fn dropped_since(&self, reader: usize) -> u64 {
+        self.readers[reader].as_ref().map_or(0, |r| self.metrics.dropped - r.dropped_before)
     }
 
     // ---- The end.
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.closed || self.publishers == 0
+    }
 
     /// No more events; everybody who waits is woken to see it.
     pub(super) fn end(&mut self, after: &mut After<T>) {
@@ -314,12 +328,29 @@ impl<T> State<T> {
     }
 }
 
-/// Where a reader goes on.
+/// Where a reader is.
 #[derive(Debug)]
-pub(super) struct Page<T> {
-    pub(super) segment: Arc<Segment<T>>,
-    /// The number after the segment's last event.
-    pub(super) end: u64,
-    /// How many events it lost on the way.
-    pub(super) lost: u64,
+pub(super) struct Place {
+    /// Its number among the readers.
+    pub(super) index: usize,
+    /// The number of the next event that it takes.
+    pub(super) position: u64,
+    /// The number of the next chunk that it comes to.
+    pub(super) chunk: u64,
+    pub(super) seat: Arc<Seat>,
+    /// With `DropNewest`: how many were dropped right before its first event and before it came.
+    pub(super) not_mine: u64,
+}
+
+/// What follows for a reader.
+#[derive(Debug)]
+pub(super) enum Turn<T> {
+    Chunk {
+        chunk: Arc<Chunk<T>>,
+        number: u64,
+        /// How many events the reader lost before it.
+        lost: u64,
+    },
+    Nothing,
+    Ended,
 }

@@ -19,8 +19,8 @@ use super::{
     state::Offered,
 };
 
-/// After so many events without a wait a task lets others run, as with the primitives of tokio.
-pub(super) const TURN: u32 = 128;
+/// After so many events without a wait a task lets others run.
+pub(super) const TURN: u32 = 512;
 
 /// A topic of this process whose events are Rust values: nothing is serialised, and every receiver reads the same value.
 ///
@@ -31,11 +31,11 @@ pub struct TypedTopic<T> {
 }
 
 impl<T> TypedTopic<T> {
-    /// A topic on which at most `capacity` events wait for a receiver.
+    /// A topic on which at most `capacity` events wait for each receiver.
     ///
-    /// It allocates as it goes: in pieces of up to 64 events, which go when every receiver has left them. So besides what
-    /// waits, up to 64 events (never more than `capacity`, rounded up to a power of two) stay alive for the topic and as many
-    /// for each receiver until newer ones come. What is dear to keep is published in an `Arc` or shorter topics.
+    /// Memory: an event goes when the last receiver has left its chunk, which is a run of at most 64 events (and at most
+    /// `capacity`). So a receiver keeps up to that many events alive besides those that wait, until it asks for the next one that
+    /// is not among them.
     #[must_use]
     pub fn new(capacity: NonZeroUsize, when_full: WhenFull) -> Self {
         Self { shared: Shared::new(capacity.get() as u64, when_full), turn: AtomicU32::new(0) }
@@ -53,17 +53,18 @@ impl<T> TypedTopic<T> {
     /// # Errors
     /// `Full` with the policies `Block` and `Error`, `Closed`. Both give the event back.
     pub fn try_publish(&self, event: T) -> Result<(), PublishError<T>> {
+        let mut event = Some(event);
         let offered = self.shared.locked(|state, after| {
-            let offered = state.offer(event, None, after);
-            if matches!(offered, Offered::Full(_)) {
+            let offered = state.offer(&mut event, None, after);
+            if offered == Offered::Full {
                 state.count_refused();
             }
             offered
         });
-        match offered {
-            Offered::Taken | Offered::Gone(_) => Ok(()),
-            Offered::Full(event) => Err(PublishError::Full(event)),
-            Offered::Closed(event) => Err(PublishError::Closed(event)),
+        match (offered, event) {
+            (Offered::Full, Some(event)) => Err(PublishError::Full(event)),
+            (Offered::Closed, Some(event)) => Err(PublishError::Closed(event)),
+            _ => Ok(()),
         }
     }
 
@@ -143,35 +144,30 @@ impl<T> Future for Publish<'_, T> {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        let event = this.event.take().expect("a future is not polled again after it was ready");
-        let shared = &this.topic.shared;
-        let waits = shared.when_full == WhenFull::Block;
-        let ticket = &mut this.ticket;
-        let offered = shared.locked(|state, after| {
+        let (event, ticket) = (&mut this.event, &mut this.ticket);
+        let waits = this.topic.shared.when_full == WhenFull::Block;
+        let offered = this.topic.shared.locked(|state, after| {
             let offered = state.offer(event, *ticket, after);
-            match &offered {
-                Offered::Full(_) if waits => *ticket = Some(state.queue(*ticket, cx.waker(), after)),
-                Offered::Full(_) => state.count_refused(),
-                _ => {
-                    if let Some(ticket) = ticket.take() {
-                        state.leave(ticket, after);
-                    }
-                }
+            if offered == Offered::Full && waits {
+                *ticket = Some(state.queue(*ticket, cx.waker(), after));
+            } else if let Some(ticket) = ticket.take() {
+                state.leave(ticket, after);
+            }
+            if offered == Offered::Full && !waits {
+                state.count_refused();
             }
             offered
         });
-        match offered {
-            Offered::Full(event) if waits => {
-                this.event = Some(event);
-                turn.store(0, Relaxed);
-                return Poll::Pending;
-            }
-            Offered::Full(event) => return Poll::Ready(Err(PublishError::Full(event))),
-            Offered::Closed(event) => return Poll::Ready(Err(PublishError::Closed(event))),
-            Offered::Taken | Offered::Gone(_) => {}
+        if offered == Offered::Full && waits {
+            turn.store(0, Relaxed);
+            return Poll::Pending;
         }
         turn.store(turn.load(Relaxed) + 1, Relaxed);
-        Poll::Ready(Ok(()))
+        Poll::Ready(match (offered, this.event.take()) {
+            (Offered::Full, Some(event)) => Err(PublishError::Full(event)),
+            (Offered::Closed, Some(event)) => Err(PublishError::Closed(event)),
+            _ => Ok(()),
+        })
     }
 }
 
