@@ -126,9 +126,8 @@ impl Limits {
             ("content type", event.content_type.len(), self.attribute_bytes_max),
             ("traceparent", event.traceparent.as_ref().map_or(0, String::len), self.attribute_bytes_max),
         ];
-        match bounds.into_iter().find(|(_, found, max)| found > max) {
-            Some((what, found, max)) => return Err(BusError::TooLarge { what, found, max }),
-            None => {}
+        if let Some((what, found, max)) = bounds.into_iter().find(|(_, found, max)| found > max) {
+            return Err(BusError::TooLarge { what, found, max });
         }
         match &event.traceparent {
             Some(text) => Ok(TraceParent::parse(text).map(|_| ())?),

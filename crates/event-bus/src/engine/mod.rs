@@ -231,7 +231,7 @@ impl<B: Broker> EventBus for Bus<B> {
         let pattern = options.pattern.clone();
         let sub = match &options.mode {
             Mode::AtMostOnce { overflow, capacity } => {
-                let kind = Kind::Live(Queues::new(*capacity, *overflow));
+                let kind = Kind::Live(Box::new(Queues::new(*capacity, *overflow)));
                 let sub = Arc::new(Sub::new(id, pattern.to_string(), pattern, kind, options.handler.clone()));
                 self.register(sub.clone())?;
                 live::spawn(core, &sub, &options);

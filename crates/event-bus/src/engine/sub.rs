@@ -24,7 +24,7 @@ use crate::{
 
 #[derive(Debug)]
 pub(crate) enum Kind {
-    Live(Queues),
+    Live(Box<Queues>),
     Durable(Durable),
 }
 
