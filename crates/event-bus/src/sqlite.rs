@@ -26,10 +26,7 @@ use crate::{
 
 static SCHEMA: Schema = Schema {
     component: "bus",
-    steps: &[
-        include_str!("../migrations/sqlite/0001_bus.sql"),
-        include_str!("../migrations/sqlite/0002_history.sql"),
-    ],
+    steps: &[include_str!("../migrations/sqlite/0001_bus.sql"), include_str!("../migrations/sqlite/0002_history.sql")],
 };
 
 /// A bus whose stored events are in a SQLite file. Closing the bus leaves the file's handle open: others may share it.
