@@ -188,6 +188,7 @@ impl SpillingEventBus {
             clock,
             retry,
             closing: is_closing,
+            is_empty: events == 0,
             settled: BTreeSet::new(),
         };
         let drain = tokio::sync::Mutex::new(Some(tokio::spawn(drain.run())));

@@ -24,6 +24,8 @@ pub(super) struct Drain {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) retry: Backoff,
     pub(super) closing: watch::Receiver<bool>,
+    /// Nothing was in the log when it was opened: what comes is there because the store was lost.
+    pub(super) is_empty: bool,
     /// Numbers of events that are done with although an older one is not.
     pub(super) settled: BTreeSet<u64>,
 }
@@ -63,7 +65,8 @@ impl Drain {
     pub(super) async fn run(mut self) {
         let mut failures = 0;
         while !*self.closing.borrow() {
-            match self.round().await {
+            let round = if std::mem::take(&mut self.is_empty) { Ok(false) } else { self.round().await };
+            match round {
                 Ok(true) => failures = 0,
                 Ok(false) => {
                     let mut closing = self.closing.clone();
@@ -98,25 +101,25 @@ impl Drain {
     /// Brings over the oldest events of the log; whether there were any.
     async fn round(&mut self) -> Result<bool, Stop> {
         let records = self.writer.read().await?;
-        let mut rest = &records[..];
-        while !rest.is_empty() && !*self.closing.borrow() {
+        let (mut rest, mut result) = (&records[..], Ok(()));
+        while !rest.is_empty() && result.is_ok() && !*self.closing.borrow() {
             let batch = self.batch(rest);
-            let result = self.bring(&batch).await;
+            result = self.bring(&batch).await;
             let done = rest.iter().take_while(|r| self.settled.remove(&r.number)).count();
-            let (gone, left) = rest.split_at(done);
-            rest = left;
-            if done > 0 {
-                let bytes = gone.iter().map(|r| r.size).sum();
-                // They are in the store. If that cannot be noted they are published again after a restart, which it recognises.
-                if let Err(e) = self.writer.drained(done as u64, bytes).await? {
-                    let message = format!("how far the spill log is drained cannot be noted: {e}");
-                    let error = BusError::Backend { message, kind: ErrorKind::Unavailable };
-                    self.writer.with_state(|s| s.last_error = Some(error));
-                }
-            }
-            result?;
+            rest = &rest[done..];
         }
-        Ok(!records.is_empty())
+        let gone = &records[..records.len() - rest.len()];
+        if !gone.is_empty() {
+            let bytes = gone.iter().map(|r| r.size).sum();
+            // They are in the store. If that cannot be noted, or the process dies first, they are published again after a restart, which the
+            // store recognises.
+            if let Err(e) = self.writer.drained(gone.len() as u64, bytes).await? {
+                let message = format!("how far the spill log is drained cannot be noted: {e}");
+                let error = BusError::Backend { message, kind: ErrorKind::Unavailable };
+                self.writer.with_state(|s| s.last_error = Some(error));
+            }
+        }
+        result.map(|()| !records.is_empty())
     }
 
     /// The next events that may go in one call. Where the store refuses one and takes a later one, the order of a key must not suffer: events

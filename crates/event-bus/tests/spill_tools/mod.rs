@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 
 /// A memory bus whose publishes fail as they are told to, and which notes what it stored, in order.
 #[derive(Debug)]
-pub struct Flaky {
+pub(crate) struct Flaky {
     inner: MemoryEventBus,
     state: Mutex<State>,
 }
@@ -28,36 +28,36 @@ struct State {
 }
 
 impl Flaky {
-    pub fn new(config: BusConfig) -> Arc<Self> {
+    pub(crate) fn new(config: BusConfig) -> Arc<Self> {
         let inner = MemoryEventBus::with_config(SystemClock::shared(), config);
         Arc::new(Self { inner, state: Mutex::default() })
     }
 
-    pub fn down(&self, error: BusError) {
+    pub(crate) fn down(&self, error: BusError) {
         self.state.lock().down = Some(error);
     }
 
-    pub fn up(&self) {
+    pub(crate) fn up(&self) {
         self.state.lock().down = None;
     }
 
-    pub fn refuse(&self, id: &str, error: BusError, times: u32) {
+    pub(crate) fn refuse(&self, id: &str, error: BusError, times: u32) {
         self.state.lock().refused.insert(id.into(), (error, times));
     }
 
-    pub fn lose_answers(&self, count: u32) {
+    pub(crate) fn lose_answers(&self, count: u32) {
         self.state.lock().answers_lost = count;
     }
 
-    pub fn order(&self) -> Vec<String> {
+    pub(crate) fn order(&self) -> Vec<String> {
         self.state.lock().stored.iter().map(|(event, _)| event.id.to_string()).collect()
     }
 
-    pub fn due(&self, id: &str) -> Option<Timestamp> {
+    pub(crate) fn due(&self, id: &str) -> Option<Timestamp> {
         self.state.lock().stored.iter().find(|(event, _)| event.id.as_str() == id).expect("it is stored").1
     }
 
-    pub fn data(&self, id: &str) -> bytes::Bytes {
+    pub(crate) fn data(&self, id: &str) -> bytes::Bytes {
         let state = self.state.lock();
         state.stored.iter().find(|(event, _)| event.id.as_str() == id).expect("it is stored").0.data.clone()
     }
