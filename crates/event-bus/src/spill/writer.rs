@@ -147,7 +147,9 @@ impl Writer {
         frames.truncate(taken);
         let (reply, written) = oneshot::channel();
         // Under the lock, so that the order in the log is the order of the calls. The queue is as bounded as the log.
-        let _ = self.jobs.send(Job::Append { frames, reply });
+        if taken > 0 {
+            let _ = self.jobs.send(Job::Append { frames, reply });
+        }
         Ok(Some(Queued { taken, written, full }))
     }
 
