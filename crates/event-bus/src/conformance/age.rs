@@ -147,6 +147,7 @@ pub async fn the_status_of_a_group_tells_how_far_it_is(f: impl Fixture) {
     }
     let began = f.clock().wall();
     gate.wait().await;
+    super::until("the bad one is settled", || sub.metrics().dead_lettered == 1).await;
     f.advance(SECOND * 7).await;
     store(&bus, fresh(&f, "waits")).await;
     let told = status(&bus).await;
