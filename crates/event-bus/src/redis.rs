@@ -18,14 +18,16 @@ use std::{
 
 use async_trait::async_trait;
 use infra_backends::{Access, BackendError, Fsync, Redis, RedisScript};
-use infra_types::{Clock, Envelope, Health, HealthStatus, Timestamp};
+use infra_types::{Clock, ErrorKind, Health, HealthStatus, Timestamp};
 use parking_lot::RwLock;
 use redis::{Cmd, Value as Reply};
 
 use self::{append::Groups, lend::Numbers};
 use crate::{
-    Bus, BusConfig, BusError, BusInfo, DeadLetter, Limits, StartFrom,
-    broker::{Appended, Broker, Claim, Claims, GroupSpec, Progress, Seq, Settle, Settled},
+    Bus, BusConfig, BusError, BusInfo, DeadLetter, GroupStatus, Limits, StartFrom, TimeSource,
+    broker::{
+        Append, Appended, Broker, Claim, Claims, GroupSpec, PAGE_MAX, Page, Progress, Record, Seq, Settle, Settled,
+    },
 };
 
 /// The name of a bus that nobody named.
@@ -52,17 +54,6 @@ impl RedisEventBus {
     pub fn with_config(redis: Redis, clock: Arc<dyn Clock>, config: BusConfig) -> Result<Self, BusError> {
         Ok(Self::with_broker(RedisBroker::new(redis, config.limits)?, clock, config))
     }
-}
-
-/// Whose clock says when a lease ends and a retry begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum TimeSource {
-    /// The server's, which is one for all: hosts whose clocks differ do not take each other's claims. Of the times that the bus
-    /// passes in, only the distance from its own now counts.
-    #[default]
-    Server,
-    /// The bus's, as with the other backends: for clocks that are moved by hand. Hosts that share the bus must agree about the time.
-    Bus,
 }
 
 /// Keeps events in Redis, in a stream and what belongs to it. Each method is one script; reading dead letters takes one a page.
@@ -161,6 +152,15 @@ impl RedisBroker {
             let mut call = scripts::RIGHTS.call(1);
             call.arg(&self.base);
             let (word, mut rest) = wire::answer(self.script(&scripts::RIGHTS, &call, Access::Read).await?)?;
+            if word == "layout" {
+                let found = wire::text(rest.next())?;
+                let message = format!(
+                    "the bus at {}* is laid out as version {found}, and this program reads version {}: let the program that wrote it finish its events, then remove these keys, or give this bus another name",
+                    self.base,
+                    keys::LAYOUT
+                );
+                return Err(BusError::Backend { message, kind: ErrorKind::Unsupported });
+            }
             if word != "ok" {
                 let reason = format!("{} on keys {}*", wire::text(rest.next())?, self.base);
                 return Err(BackendError::Denied { reason }.into());
@@ -215,15 +215,59 @@ impl RedisBroker {
         self.newest_seen.fetch_max(newest, Ordering::SeqCst);
     }
 
-    /// (newest place, place of the oldest event that is not done with, how many there are).
-    async fn look(&self, group: &str) -> Result<(Seq, Seq, u64), BusError> {
+    async fn look(&self, group: &str, through: Option<Seq>) -> Result<Look, BusError> {
         let seen = self.newest_seen.load(Ordering::SeqCst);
-        let (word, mut rest) = self.on_group(&scripts::LOOK, Access::Read, group, |_| {}).await?;
+        let args = |call: &mut Cmd| {
+            match through {
+                Some(through) => call.arg(through),
+                None => call.arg(""),
+            };
+        };
+        let (word, mut rest) = self.on_group(&scripts::LOOK, Access::Read, group, args).await?;
         self.expect_ok(&word, group)?;
-        let newest = wire::unsigned(rest.next())?;
+        let mut next = || wire::unsigned(rest.next());
+        let (newest, oldest, pending, dead_letters) = (next()?, next()?, next()?, next()?);
         self.check_newest(seen, newest);
-        Ok((newest, wire::unsigned(rest.next())?, wire::unsigned(rest.next())?))
+        let time = wire::time_of(&wire::bytes(rest.next())?);
+        Ok(Look { newest, oldest, pending, dead_letters, time })
     }
+
+    /// Clears up behind groups that were removed, part by part; also behind those whose remover died meanwhile.
+    async fn clean(&self) -> Result<(), BusError> {
+        loop {
+            let mut call = scripts::CLEAN.call(1);
+            call.arg(&self.base);
+            let (_, mut rest) = wire::answer(self.script(&scripts::CLEAN, &call, Access::Write).await?)?;
+            if wire::int(rest.next())? == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    fn source(&self) -> &'static str {
+        match self.time {
+            TimeSource::Server => "server",
+            TimeSource::Bus => "bus",
+        }
+    }
+
+    fn letters(call: &mut Cmd, letters: &[Seq]) {
+        for letter in letters.iter().take(PAGE_MAX) {
+            call.arg(*letter);
+        }
+    }
+}
+
+/// How a group stands.
+#[derive(Debug)]
+struct Look {
+    newest: Seq,
+    /// The place of the oldest event that is not done with; 0 if there is none.
+    oldest: Seq,
+    pending: u64,
+    dead_letters: u64,
+    /// When that event happened.
+    time: Option<Timestamp>,
 }
 
 #[async_trait]
@@ -236,12 +280,17 @@ impl Broker for RedisBroker {
             survives_process: true,
             survives_power_cut: self.fsync() == Some(Fsync::Always) && !self.redis.may_fail_over(),
             shared_between_processes: true,
+            live_between_processes: false,
             limits: self.limits,
         }
     }
 
-    async fn append(&self, events: Vec<Arc<Envelope>>) -> Vec<Result<Appended, BusError>> {
+    async fn append(&self, events: Vec<Append>) -> Vec<Result<Appended, BusError>> {
         self.append_all(&events).await
+    }
+
+    async fn delay(&self, event: Append, until: Timestamp, now: Timestamp) -> Result<Appended, BusError> {
+        self.keep_back(&event, until, now).await
     }
 
     async fn open_group(&self, spec: GroupSpec) -> Result<(), BusError> {
@@ -250,7 +299,14 @@ impl Broker for RedisBroker {
             StartFrom::Earliest => "earliest",
         };
         let args = |call: &mut Cmd| _ = call.arg(spec.pattern.as_str()).arg(from);
-        let (word, mut rest) = self.on_group(&scripts::OPEN, Access::Write, &spec.name, args).await?;
+        self.ready().await?;
+        self.clean().await?;
+        let (word, mut rest) = loop {
+            let (word, rest) = self.on_group(&scripts::OPEN, Access::Write, &spec.name, args).await?;
+            if word != "more" {
+                break (word, rest);
+            }
+        };
         if word != "there" {
             return self.expect_ok(&word, &spec.name);
         }
@@ -263,10 +319,12 @@ impl Broker for RedisBroker {
 
     async fn remove_group(&self, group: &str) -> Result<bool, BusError> {
         let (word, _) = self.on_group(&scripts::REMOVE, Access::Write, group, |_| {}).await?;
-        match word.as_str() {
-            "nogroup" => Ok(false),
-            word => self.expect_ok(word, group).map(|()| true),
+        let was_there = word != "nogroup";
+        if was_there {
+            self.expect_ok(&word, group)?;
         }
+        self.clean().await?;
+        Ok(was_there)
     }
 
     async fn take_over(&self, group: &str, consumer: &str, incarnation: &str) -> Result<u64, BusError> {
@@ -313,33 +371,75 @@ impl Broker for RedisBroker {
     }
 
     async fn progress(&self, group: &str, through: Option<Seq>) -> Result<Progress, BusError> {
-        let (newest, oldest, _) = self.look(group).await?;
-        let through = through.unwrap_or(newest);
-        Ok(Progress { through, is_pending: oldest > 0 && oldest <= through })
+        let look = self.look(group, through).await?;
+        let through = through.unwrap_or(look.newest);
+        Ok(Progress { through, is_pending: look.oldest > 0 && look.oldest <= through })
     }
 
-    async fn backlog(&self, group: &str) -> Result<u64, BusError> {
-        Ok(self.look(group).await?.2)
+    async fn status(&self, group: &str) -> Result<GroupStatus, BusError> {
+        let look = self.look(group, None).await?;
+        Ok(GroupStatus { pending: look.pending, oldest: look.time, dead_letters: look.dead_letters })
     }
 
-    async fn dead_letters(&self, group: &str, limit: usize) -> Result<Vec<DeadLetter>, BusError> {
-        let (mut letters, mut behind) = (Vec::new(), String::new());
+    async fn dead_letters(&self, group: &str, mut after: Seq, limit: usize) -> Result<Vec<DeadLetter>, BusError> {
+        let mut letters = Vec::new();
         loop {
             // Asked for none, it still says whether there is such a group.
-            let count = (limit - letters.len()).clamp(1, DEAD_PAGE);
-            let args = |call: &mut Cmd| _ = call.arg(&behind).arg(count);
+            let count = (limit - letters.len()).min(DEAD_PAGE);
+            let args = |call: &mut Cmd| _ = call.arg(after).arg(count);
             let (word, mut rest) = self.on_group(&scripts::DEAD, Access::Read, group, args).await?;
             self.expect_ok(&word, group)?;
             let page = wire::array(rest.next())?;
-            let is_last = page.len() < DEAD_PAGE;
-            for entry in page {
-                let mut entry = wire::array(Some(entry))?.into_iter();
-                behind = wire::text(entry.next())?;
-                letters.extend(wire::Fields::new(entry.next().unwrap_or(Reply::Nil)).dead_letter(group));
+            let is_last = page.len() < count || count == 0;
+            for letter in page {
+                let letter = wire::dead_letter(letter, group)?;
+                after = letter.seq;
+                letters.push(letter);
             }
-            if is_last || letters.len() >= limit {
-                letters.truncate(limit);
+            if is_last {
                 return Ok(letters);
+            }
+        }
+    }
+
+    async fn redrive(&self, group: &str, letters: &[Seq]) -> Result<u64, BusError> {
+        let args = |call: &mut Cmd| {
+            call.arg(self.limits.backlog_max);
+            Self::letters(call, letters);
+        };
+        let (word, mut rest) = self.on_group(&scripts::REDRIVE, Access::Write, group, args).await?;
+        if word == "full" {
+            return Err(BusError::BacklogFull { group: group.into(), pending: wire::unsigned(rest.next())? });
+        }
+        self.expect_ok(&word, group)?;
+        wire::unsigned(rest.next())
+    }
+
+    async fn purge(&self, group: &str, letters: &[Seq]) -> Result<u64, BusError> {
+        let args = |call: &mut Cmd| Self::letters(call, letters);
+        let (word, mut rest) = self.on_group(&scripts::PURGE, Access::Write, group, args).await?;
+        self.expect_ok(&word, group)?;
+        wire::unsigned(rest.next())
+    }
+
+    async fn history(&self, mut after: Seq, limit: usize) -> Result<Page, BusError> {
+        self.ready().await?;
+        let mut page = Page::default();
+        loop {
+            let mut call = scripts::HISTORY.call(1);
+            call.arg(&self.base).arg(after).arg(limit - page.records.len());
+            let (_, mut rest) = wire::answer(self.script(&scripts::HISTORY, &call, Access::Read).await?)?;
+            page.newest = page.newest.max(wire::unsigned(rest.next())?);
+            for record in wire::array(rest.next())? {
+                let mut record = wire::array(Some(record))?.into_iter();
+                let seq = wire::unsigned(record.next())?;
+                let stored = wire::Stored::new(record.next(), record.next())?;
+                page.records.push(Record { seq, envelope: stored.envelope().ok().map(Arc::new) });
+                after = seq;
+            }
+            // Large events come in several answers.
+            if wire::int(rest.next())? == 0 || page.records.len() >= limit {
+                return Ok(page);
             }
         }
     }

@@ -112,7 +112,7 @@ impl Handled {
     /// Reads on until every event was seen, then judges.
     async fn finish(mut self, bus: &RedisEventBus, mut child: KillableChild, acknowledged: &HashMap<String, usize>) {
         let give_up = SystemClock.now() + PATIENCE;
-        while !matches!(bus.status("book").await, Ok(0)) {
+        while !bus.status("book").await.is_ok_and(|status| status.pending == 0) {
             assert!(SystemClock.now() < give_up, "the backlog does not empty");
             tokio::task::block_in_place(|| {
                 while let Ok(line) = child.next_line(Duration::from_millis(20)) {

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 use infra_backends::{Redis, RedisConfig};
 use infra_event_bus::{
     BusError, EventBus, Limits, Pattern, RedisBroker, RedisEventBus, StartFrom, SubscribeOptions,
-    broker::{Broker, Claim, Claims, GroupSpec, Outcome, Settle, Shards},
+    broker::{Append, Broker, Claim, Claims, GroupSpec, Outcome, Settle, Shards},
     handler_fn,
 };
 use infra_testkit::{FaultProxy, RedisServer, unique_name};
@@ -28,8 +28,9 @@ fn shared() -> RedisBroker {
     broker(&config(&RedisServer::shared().url()))
 }
 
-fn event(key: &str, data: &str) -> Arc<Envelope> {
-    Arc::new(Envelope::new(Topic::new("t").unwrap(), "k", Timestamp::EPOCH, data.to_owned()).with_key(key))
+fn event(key: &str, data: &str) -> Append {
+    let envelope = Envelope::new(Topic::new("t").unwrap(), "k", Timestamp::EPOCH, data.to_owned()).with_key(key);
+    Append { envelope: Arc::new(envelope), is_priority: false }
 }
 
 async fn open(broker: &RedisBroker) {
@@ -74,7 +75,7 @@ async fn hosts_whose_clocks_differ_agree() {
     }
     let until = here.saturating_add(LEASE);
     broker.extend("g", "here", until, vec![(1, 1), (2, 1)]).await.unwrap();
-    let retry = Outcome::Retry { at: here.saturating_add(LEASE), error: "later".into() };
+    let retry = Outcome::Retry { at: here.saturating_add(LEASE), error: "later".into(), steps_aside: false };
     broker.settle("g", "here", here, vec![Settle { seq: 1, attempt: 1, outcome: retry }]).await.unwrap();
     tokio::time::sleep(LEASE + Duration::from_millis(20)).await;
     // The second's consumer is dead as far as the server knows, so it comes alone, after the first.
@@ -148,7 +149,7 @@ async fn many_dead_letters_are_read_in_order() {
         let seqs: Vec<_> = broker.dead_letters("g", 0, limit).await.unwrap().into_iter().map(|d| d.seq).collect();
         assert_eq!(seqs, (1..=limit.min(100) as u64).collect::<Vec<_>>());
     }
-    assert_eq!(broker.backlog("g").await.unwrap(), 0);
+    assert_eq!(broker.status("g").await.unwrap().pending, 0);
 }
 
 /// Large payloads come in answers of a few MiB, none of them lost.
@@ -170,7 +171,7 @@ async fn large_payloads_come_in_several_claims() {
     assert_eq!((seen, claims > 2), ((1..=12).collect::<Vec<_>>(), true));
 }
 
-/// A finished event leaves nothing but its id.
+/// A finished event leaves itself for replays, its id, and nothing else.
 #[tokio::test]
 async fn what_is_done_is_gone() {
     let config = config(&RedisServer::shared().url());
@@ -183,11 +184,16 @@ async fn what_is_done_is_gone() {
     broker.settle("g", "me", now, claims.events.iter().map(ack).collect()).await.unwrap();
     let base = format!("{}bus:{{events}}:", config.key_prefix);
     let cli = |args: &[&str]| RedisServer::shared().cli(args).text();
-    assert_eq!(cli(&["XLEN", &format!("{base}log")]), "0");
-    for gone in ["live", "g1:heads", "g1:free", "g1:waits", "g1:touched"] {
-        assert_eq!(cli(&["EXISTS", &format!("{base}{gone}")]), "0", "{gone}");
-    }
-    assert_eq!(cli(&["ZCARD", &format!("{base}ids")]), "2");
+    let mut left: Vec<_> = cli(&["KEYS", &format!("{}*", base.replace('{', "?").replace('}', "?"))])
+        .lines()
+        .map(|key| key[base.len()..].to_owned())
+        .collect();
+    left.sort();
+    assert_eq!(left, ["groups", "ids", "log", "meta", "queue"]);
+    assert_eq!(
+        (cli(&["XLEN", &format!("{base}log")]), cli(&["HLEN", &format!("{base}ids")])),
+        ("2".into(), "2".into())
+    );
 }
 
 /// A user who may not do it all is told before anything is done by halves; a durable store refuses a server that forgets.
@@ -223,7 +229,7 @@ async fn a_server_that_forgot_is_told() {
     assert!(broker.append(events(3)).await.iter().all(Result::is_ok));
     assert_eq!(broker.health().await.status, HealthStatus::Up);
     let base = format!("{}bus:{{events}}:", config.key_prefix);
-    for key in ["meta", "log", "ids", "live", "groups", "sizes"] {
+    for key in ["meta", "log", "ids", "queue", "groups", "g1:claims"] {
         RedisServer::shared().cli(&["DEL", &format!("{base}{key}")]);
     }
     assert!(broker.append(events(1)).await.iter().all(Result::is_ok));
@@ -240,8 +246,8 @@ async fn names_are_apart() {
     let (a, b) = (broker(&config).with_name("a").unwrap(), broker(&config).with_name("b").unwrap());
     open(&a).await;
     a.append(vec![event("k", "1")]).await.pop().unwrap().unwrap();
-    assert_eq!(a.backlog("g").await.unwrap(), 1);
-    assert!(matches!(b.backlog("g").await, Err(BusError::NoGroup { .. })));
+    assert_eq!(a.status("g").await.unwrap().pending, 1);
+    assert!(matches!(b.status("g").await, Err(BusError::NoGroup { .. })));
     assert!(matches!(broker(&config).with_name("a{b}"), Err(BusError::Invalid { .. })));
 }
 
@@ -257,14 +263,14 @@ proptest! {
         runtime.block_on(async {
             let broker = shared();
             let topics: Vec<_> = topics.iter().map(|t| Topic::new(t).unwrap()).collect();
-            let of = |t: &Topic| Arc::new(Envelope::new(t.clone(), "k", Timestamp::EPOCH, ""));
+            let of = |t: &Topic| Append { envelope: Arc::new(Envelope::new(t.clone(), "k", Timestamp::EPOCH, "")), is_priority: false };
             prop_assert!(broker.append(topics.iter().map(of).collect()).await.iter().all(Result::is_ok));
             for (n, pattern) in patterns.iter().enumerate() {
                 let pattern = Pattern::new(pattern).unwrap();
                 let spec = GroupSpec { name: format!("g{n}").into(), pattern: pattern.clone(), from: StartFrom::Earliest };
                 broker.open_group(spec).await.unwrap();
                 let want = topics.iter().filter(|t| pattern.matches(t)).count() as u64;
-                prop_assert_eq!(broker.backlog(&format!("g{n}")).await.unwrap(), want, "{}", pattern);
+                prop_assert_eq!(broker.status(&format!("g{n}")).await.unwrap().pending, want, "{}", pattern);
             }
             Ok(())
         })?;

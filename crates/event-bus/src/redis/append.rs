@@ -4,11 +4,14 @@
 use std::sync::{Arc, atomic::Ordering};
 
 use infra_backends::Access;
-use infra_types::{Envelope, ErrorKind};
+use infra_types::{ErrorKind, Timestamp};
 use redis::Value as Reply;
 
 use super::{RedisBroker, scripts, wire};
-use crate::{BusError, Pattern, broker::Appended};
+use crate::{
+    BusError, Pattern,
+    broker::{Append, Appended},
+};
 
 /// Events and bytes of one script at most: it holds up everybody else.
 const EVENTS_MAX: usize = 128;
@@ -32,6 +35,20 @@ struct Group {
 }
 
 impl Groups {
+    /// Which groups want the event: a 0 or 1 for each, and the numbers of those that do, between commas.
+    fn wanting(&self, event: &Append) -> (Vec<u8>, String) {
+        let (mut wanted, mut numbers) = (Vec::with_capacity(self.known.len()), String::from(","));
+        for group in &self.known {
+            let wants = group.pattern.matches(&event.envelope.topic);
+            wanted.push(if wants { b'1' } else { b'0' });
+            if wants {
+                numbers.push_str(&group.number);
+                numbers.push(',');
+            }
+        }
+        (wanted, numbers)
+    }
+
     fn read(mut items: std::vec::IntoIter<Reply>) -> Result<Self, BusError> {
         let version = wire::text(items.next())?;
         let mut known = Vec::new();
@@ -48,7 +65,7 @@ impl Groups {
 }
 
 impl RedisBroker {
-    pub(super) async fn append_all(&self, events: &[Arc<Envelope>]) -> Vec<Result<Appended, BusError>> {
+    pub(super) async fn append_all(&self, events: &[Append]) -> Vec<Result<Appended, BusError>> {
         let mut answers = Vec::with_capacity(events.len());
         while answers.len() < events.len() {
             let rest = &events[answers.len()..];
@@ -69,22 +86,23 @@ impl RedisBroker {
         answers
     }
 
-    async fn append_part(&self, events: &[Arc<Envelope>]) -> Result<Vec<Result<Appended, BusError>>, BusError> {
+    async fn append_part(&self, events: &[Append]) -> Result<Vec<Result<Appended, BusError>>, BusError> {
         self.ready().await?;
         let seen = self.newest_seen.load(Ordering::SeqCst);
         for _ in 0..TRIES {
             let groups = self.groups.load();
             let mut call = scripts::APPEND.call(1);
             call.arg(&self.base).arg(&groups.version);
-            call.arg(self.limits.backlog_max).arg(self.limits.unrouted_max).arg(self.limits.dedup_window);
+            call.arg(self.limits.backlog_max).arg(self.limits.history_max).arg(self.limits.dedup_window);
             call.arg(groups.known.len());
             for group in &groups.known {
                 call.arg(&group.number);
             }
             for event in events {
-                let wants = |group: &Group| if group.pattern.matches(&event.topic) { b'1' } else { b'0' };
-                call.arg(groups.known.iter().map(wants).collect::<Vec<u8>>());
-                wire::event(&mut call, event);
+                let (wanted, mut head) = groups.wanting(event);
+                head.push(';');
+                head.push_str(&wire::lane(event));
+                call.arg(wanted).arg(event.envelope.id.as_str()).arg(head).arg(wire::body(&event.envelope));
             }
             let (word, mut rest) = wire::answer(self.script(&scripts::APPEND, &call, Access::Write).await?)?;
             match word.as_str() {
@@ -95,7 +113,7 @@ impl RedisBroker {
                     }
                     let answers = answers.into_iter().map(|one| stored(one, &groups));
                     let answers = answers.collect::<Result<Vec<_>, _>>()?;
-                    let new = answers.iter().flatten().filter(|a| !a.duplicate).map(|a| a.seq);
+                    let new = answers.iter().flatten().filter(|a| !a.duplicate).filter_map(|a| a.seq);
                     if let Some(newest) = new.max() {
                         // Equal would be old as well: it is a new place.
                         self.check_newest(seen + 1, newest);
@@ -111,11 +129,36 @@ impl RedisBroker {
     }
 }
 
+impl RedisBroker {
+    pub(super) async fn keep_back(
+        &self,
+        event: &Append,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<Appended, BusError> {
+        self.ready().await?;
+        let mut call = scripts::DELAY.call(1);
+        call.arg(&self.base).arg(self.limits.delayed_max).arg(wire::ceil_us(until)).arg(wire::floor_us(now));
+        call.arg(self.source()).arg(event.envelope.id.as_str()).arg(event.envelope.topic.as_str());
+        call.arg(wire::lane(event)).arg(wire::body(&event.envelope));
+        let (word, mut rest) = wire::answer(self.script(&scripts::DELAY, &call, Access::Write).await?)?;
+        match word.as_str() {
+            "ok" => Ok(Appended { seq: None, duplicate: false, evicted: 0 }),
+            "known" => {
+                let seq = wire::unsigned(rest.next())?;
+                Ok(Appended { seq: (seq > 0).then_some(seq), duplicate: true, evicted: 0 })
+            }
+            "full" => Err(BusError::DelayFull { waiting: wire::unsigned(rest.next())? }),
+            _ => Err(wire::unreadable()),
+        }
+    }
+}
+
 /// How many events go into one script.
-fn part(events: &[Arc<Envelope>]) -> usize {
+fn part(events: &[Append]) -> usize {
     let mut bytes = 0;
     let fits = events.iter().take(EVENTS_MAX).take_while(|event| {
-        bytes += event.data.len();
+        bytes += event.envelope.data.len();
         bytes <= BYTES_MAX
     });
     fits.count().max(1)
@@ -126,7 +169,8 @@ fn stored(answer: Reply, groups: &Groups) -> Result<Result<Appended, BusError>, 
     let (seq, second, evicted) =
         (wire::int(items.next())?, wire::unsigned(items.next())?, wire::unsigned(items.next())?);
     if let Ok(seq) = u64::try_from(seq) {
-        return Ok(Ok(Appended { seq, duplicate: second == 1, evicted }));
+        // Place 0: it is delayed.
+        return Ok(Ok(Appended { seq: (seq > 0).then_some(seq), duplicate: second == 1, evicted }));
     }
     let nth = usize::try_from(-seq - 1).map_err(|_| wire::unreadable())?;
     let full = groups.known.get(nth).ok_or_else(wire::unreadable)?;

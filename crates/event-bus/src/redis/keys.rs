@@ -4,25 +4,41 @@
 //!
 //! | what | which type of key | holds |
 //! |---|---|---|
-//! | `log` | stream | the events that somebody needs, by their places (`PLACE-0`): id, topic, lane and the rest |
-//! | `live` | hash | place → how many groups need the event; 0: none wanted it, and it is kept |
-//! | `kept` | sorted set | the places of those that no group wanted |
-//! | `ids` | sorted set | id → place, of events that are there or finished not long ago |
-//! | `late` | hash | place → id, of events that are there although their ids would be forgotten by now |
-//! | `meta` | hash | newest place, up to which place ids are forgotten, last group, version of the groups |
-//! | `groups` | hash | name → number and pattern |
-//! | `sizes` | hash | number → how many events the group has still to do |
-//! | `gN:lane:HASHKEY` | list | the places of a key's events that the group has still to do |
-//! | `gN:heads` | sorted set | lane → place of its first event |
-//! | `gN:free` | sorted set | as `heads`, of those lanes that may be claimed |
+//! | `log` | stream | the events, by their places (`PLACE-0`): one field, named by its head (`NUMBERS;LANE`), with the rest as its value |
+//! | `meta` | hash | the numbers of the bus and of its groups, see below |
+//! | `groups`, `gone` | hash, set | name → number and pattern; numbers of groups that were removed and are being cleared up |
+//! | `ids`, `queue` | hash, list | id → place; the ids in rows as they came, each with its newest place |
+//! | `live` | hash | place → how many groups need the event, where these are more than one |
+//! | `unwanted` | sorted set | the places of kept events that no group ever wanted |
+//! | `held`, `freed` | sorted sets | places in the log before `trimmed`: still needed, and no more |
+//! | `copies` | sorted set | places of events that were put back to work for one group, also when they are gone |
+//! | `delayed`, `delays` | sorted set, hash | numbers of delayed events by their time; number → event |
+//! | `gN:claims` | hash | number → a claim straight off the log: until when, whose, which places and lanes |
+//! | `gN:slow` | hash | place → lane, or attempts, next one, claim, lane and last error, of events in lanes |
+//! | `gN:lane:LANE` | list | the places of a lane's events |
+//! | `gN:heads:n`, `gN:heads:p` | sorted sets | lane → place of its first event; those with priority apart |
+//! | `gN:free:n`, `gN:free:p` | sorted sets | as `heads`, of those lanes that may be claimed |
 //! | `gN:waits` | sorted set | lane → until when its first event waits or is lent out; each lane is here or in `free` |
-//! | `gN:touched` | hash | place → attempts, next one, claim and last error of events that were claimed once |
-//! | `gN:dead` | stream | the dead letters |
+//! | `gN:dead`, `gN:deads` | hash, sorted set | place → dead letter; the places |
 //!
-//! The log is never trimmed: an event leaves it when the last group is done with it. Redis's own consumer groups are not used: they
-//! know no order of a key, no wait before a retry, and no giving back.
+//! **A group is a cursor** (`cN` in `meta`) into the log, and what is not that simple. A claim reads on from the cursor and writes one record of what it
+//! took; acknowledging all of it removes the record. An event gets into a *lane* (a list of its key) if it has priority, failed, was given back, outlived its
+//! consumer, or stood before the cursor when it could not be lent: its key was lent to somebody, or its shard had no room. A key's events before the cursor are
+//! either all in one record or all in its lane. `sN` is how many events the group has to do, `uN` how many of them are behind the cursor, and nothing before
+//! `fN` is needed.
+//!
+//! `trimmed` is the place up to which the history is gone; the log is cut behind it in whole nodes, so some older entries stay for a while. If an event
+//! before it is still needed the log is not cut but single entries are removed (`odd` counts those that stay). Places in the log are without a hole but for `copies`;
+//! so what somebody else removed is noticed.
+//!
+//! Redis's own consumer groups are not used: they know no order of a key, no wait before a retry, and no giving back.
+//!
+//! This is layout 2, and `meta` says so. Another one is refused.
 
 use crate::BusError;
+
+/// The layout that this program reads and writes; `lua/common.lua` writes it.
+pub(super) const LAYOUT: u32 = 2;
 
 /// What a prefix is when the configuration names none.
 const PREFIX: &str = "infra:";

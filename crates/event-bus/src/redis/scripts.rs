@@ -5,26 +5,25 @@ use std::sync::LazyLock;
 use infra_backends::RedisScript;
 
 macro_rules! script {
-    ($name:ident, $flags:literal, $file:literal) => {
+    ($name:ident, $flags:literal, $($file:literal)+) => {
         pub(super) static $name: LazyLock<RedisScript> = LazyLock::new(|| {
-            RedisScript::new(concat!(
-                "#!lua",
-                $flags,
-                "\n",
-                include_str!("lua/common.lua"),
-                include_str!(concat!("lua/", $file))
-            ))
+            RedisScript::new(concat!("#!lua", $flags, "\n", include_str!("lua/common.lua"), $(include_str!(concat!("lua/", $file)),)+))
         });
     };
 }
 
-script!(APPEND, "", "append.lua");
-script!(CLAIM, "", "claim.lua");
+script!(APPEND, "", "lanes.lua" "lay.lua" "append.lua");
+script!(CLAIM, "", "lanes.lua" "lay.lua" "match.lua" "claim.lua");
+script!(CLEAN, "", "lanes.lua" "clean.lua");
 script!(DEAD, " flags=no-writes", "dead.lua");
-script!(EXTEND, "", "extend.lua");
-script!(LOOK, " flags=no-writes", "look.lua");
-script!(OPEN, "", "open.lua");
+script!(DELAY, "", "delay.lua");
+script!(EXTEND, "", "lanes.lua" "extend.lua");
+script!(HISTORY, " flags=no-writes", "history.lua");
+script!(LOOK, " flags=no-writes", "lanes.lua" "look.lua");
+script!(OPEN, "", "lanes.lua" "lay.lua" "match.lua" "open.lua");
+script!(PURGE, "", "purge.lua");
+script!(REDRIVE, "", "lanes.lua" "redrive.lua");
 script!(REMOVE, "", "remove.lua");
 script!(RIGHTS, " flags=no-writes", "rights.lua");
-script!(SETTLE, "", "settle.lua");
-script!(TAKE_OVER, "", "take_over.lua");
+script!(SETTLE, "", "lanes.lua" "settle.lua");
+script!(TAKE_OVER, "", "lanes.lua" "take_over.lua");

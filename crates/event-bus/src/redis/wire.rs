@@ -1,12 +1,15 @@
 //! Envelopes and times as arguments and replies.
 
-use std::{collections::HashMap, io::Write};
+use std::io::Write;
 
 use bytes::Bytes;
 use infra_types::{Envelope, EventId, InvalidValue, Timestamp, Topic};
-use redis::{Cmd, Value as Reply};
+use redis::Value as Reply;
 
-use crate::{BusError, DeadLetter, broker::Shards};
+use crate::{
+    BusError, DeadLetter,
+    broker::{Append, Seq, Shards},
+};
 
 /// Microseconds, the scripts' measure: a double holds them exactly. Before 1970 nothing waits.
 pub(super) fn floor_us(at: Timestamp) -> i64 {
@@ -22,22 +25,28 @@ pub(super) fn from_us(us: i64) -> Timestamp {
     Timestamp::from_nanos(us.saturating_mul(1_000))
 }
 
-/// Appends an event's fields, in the order in which `append.lua` takes them. Few, because each costs time in the script: what no
-/// script looks at is one, `rest`, of netstrings (`LENGTH:TEXT,`) with the payload behind them.
-pub(super) fn event(call: &mut Cmd, event: &Envelope) {
+/// The lane of an event: its kind, 8 digits of its key's hash, and the key.
+pub(super) fn lane(event: &Append) -> String {
+    let key = &event.envelope.key;
+    format!("{}{:08x}{key}", if event.is_priority { 'p' } else { 'n' }, Shards::hash(key))
+}
+
+/// What no script looks at, but for its beginning: netstrings (`LENGTH:TEXT,`) of time, id, topic and the other attributes, with the payload behind
+/// them. The key is in the lane.
+pub(super) fn body(event: &Envelope) -> Vec<u8> {
     let (time, correlation) = (event.time.as_nanos().to_string(), event.correlation.to_string());
     // None and empty are not the same.
     let trace = event.traceparent.as_ref().map_or(String::new(), |t| format!("={t}"));
-    let attributes = [&event.source, &event.kind, &time, &event.content_type, &correlation, &trace];
+    let (id, topic) = (event.id.as_str(), event.topic.as_str());
+    let attributes = [&time, id, topic, &event.source, &event.kind, &event.content_type, &correlation, &trace];
     let size: usize = attributes.iter().map(|a| a.len() + 5).sum();
-    let mut rest = Vec::with_capacity(size + event.data.len());
+    let mut body = Vec::with_capacity(size + event.data.len());
     for attribute in attributes {
         // Writing to memory does not fail.
-        let _ = write!(rest, "{}:{attribute},", attribute.len());
+        let _ = write!(body, "{}:{attribute},", attribute.len());
     }
-    rest.extend_from_slice(&event.data);
-    let lane = format!("{:08x}{}", Shards::hash(&event.key), event.key);
-    call.arg(event.id.as_str()).arg(event.topic.as_str()).arg(lane).arg(rest);
+    body.extend_from_slice(&event.data);
+    body
 }
 
 /// Takes the first netstring off.
@@ -53,54 +62,62 @@ fn attribute<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
     Some(text)
 }
 
-/// The fields of an entry of a stream.
-pub(super) struct Fields(HashMap<Vec<u8>, Vec<u8>>);
+/// What is stored of an event.
+#[derive(Debug)]
+pub(super) struct Stored {
+    /// `NUMBERS;LANE`.
+    head: Vec<u8>,
+    body: Vec<u8>,
+}
 
-impl Fields {
-    pub(super) fn new(reply: Reply) -> Self {
-        let mut fields = HashMap::new();
-        if let Reply::Array(items) = reply {
-            let mut items = items.into_iter();
-            while let (Some(Reply::BulkString(name)), Some(Reply::BulkString(value))) = (items.next(), items.next()) {
-                fields.insert(name, value);
-            }
-        }
-        Self(fields)
+impl Stored {
+    pub(super) fn new(head: Option<Reply>, body: Option<Reply>) -> Result<Self, BusError> {
+        Ok(Self { head: bytes(head)?, body: bytes(body)? })
     }
 
-    /// A field as text; what is no text shows as such.
-    fn lossy(&self, name: &str) -> String {
-        self.0.get(name.as_bytes()).map(|v| String::from_utf8_lossy(v).into_owned()).unwrap_or_default()
+    /// An entry of the log, with its place.
+    pub(super) fn entry(entry: Reply) -> Result<(Seq, Self), BusError> {
+        let mut entry = array(Some(entry))?.into_iter();
+        let id = text(entry.next())?;
+        let seq = id.split('-').next().and_then(|seq| seq.parse().ok()).ok_or_else(unreadable)?;
+        let mut fields = array(entry.next())?.into_iter();
+        Ok((seq, Self::new(fields.next(), fields.next())?))
     }
 
-    fn take(&mut self, name: &'static str) -> Result<Vec<u8>, InvalidValue> {
-        self.0.remove(name.as_bytes()).ok_or_else(|| InvalidValue::new("event", format!("has no field {name}")))
+    fn lane(&self) -> Option<&str> {
+        let at = self.head.iter().position(|b| *b == b';')?;
+        std::str::from_utf8(&self.head[at + 1..]).ok()
     }
 
-    fn text(&mut self, name: &'static str) -> Result<String, InvalidValue> {
-        let bytes = self.take(name)?;
-        String::from_utf8(bytes).map_err(|_| InvalidValue::new("event", format!("field {name} is no text")))
+    pub(super) fn is_priority(&self) -> bool {
+        self.lane().is_some_and(|lane| lane.starts_with('p'))
     }
 
-    fn number<T: std::str::FromStr>(&self, name: &str) -> Option<T> {
-        self.lossy(name).parse().ok()
+    /// The id and the topic, as far as they can be read.
+    fn names(&self) -> (String, String) {
+        let mut rest = self.body.as_slice();
+        let mut next = || attribute(&mut rest).map(str::to_owned).unwrap_or_default();
+        _ = next();
+        (next(), next())
     }
 
     /// The event, or why it is none of ours.
-    pub(super) fn envelope(mut self) -> Result<Envelope, InvalidValue> {
-        if self.0.is_empty() {
+    pub(super) fn envelope(self) -> Result<Envelope, InvalidValue> {
+        if self.head.is_empty() {
             return Err(InvalidValue::new("event", "somebody else removed it from the log (XDEL, XTRIM)"));
         }
-        let whole = Bytes::from(self.take("rest")?);
+        let damaged = || InvalidValue::new("event", "what is stored of it is damaged");
+        let key = self.lane().and_then(|lane| lane.get(9..)).ok_or_else(damaged)?.to_owned();
+        let whole = Bytes::from(self.body);
         let mut rest = whole.as_ref();
-        let damaged = || InvalidValue::new("event", "field rest is damaged");
         let mut next = || attribute(&mut rest).ok_or_else(damaged);
-        let (source, kind, time) = (next()?, next()?, next()?.parse().map_err(|_| damaged())?);
-        let (content_type, correlation, trace) = (next()?, next()?, next()?);
+        let time = next()?.parse().map_err(|_| damaged())?;
+        let (id, topic) = (EventId::new(next()?)?, Topic::new(next()?)?);
+        let (source, kind, content_type, correlation, trace) = (next()?, next()?, next()?, next()?, next()?);
         Ok(Envelope {
-            id: EventId::new(self.text("id")?)?,
-            topic: Topic::new(self.text("topic")?)?,
-            key: self.text("lane")?.get(8..).ok_or_else(damaged)?.to_owned(),
+            id,
+            topic,
+            key,
             source: source.to_owned(),
             kind: kind.to_owned(),
             time: Timestamp::from_nanos(time),
@@ -110,19 +127,30 @@ impl Fields {
             data: whole.slice(whole.len() - rest.len()..),
         })
     }
+}
 
-    pub(super) fn dead_letter(self, group: &str) -> Option<DeadLetter> {
-        Some(DeadLetter {
-            group: group.into(),
-            seq: self.number("seq")?,
-            id: self.lossy("id"),
-            topic: self.lossy("topic"),
-            error: self.lossy("error"),
-            attempts: self.number("attempts")?,
-            at: Timestamp::from_nanos(self.number("at")?),
-            envelope: self.envelope().ok(),
-        })
-    }
+/// When the event happened, from the beginning of its body.
+pub(super) fn time_of(body: &[u8]) -> Option<Timestamp> {
+    attribute(&mut &*body)?.parse().ok().map(Timestamp::from_nanos)
+}
+
+/// A dead letter as `dead.lua` gives it.
+pub(super) fn dead_letter(reply: Reply, group: &str) -> Result<DeadLetter, BusError> {
+    let mut parts = array(Some(reply))?.into_iter();
+    let (seq, error, attempts) = (unsigned(parts.next())?, bytes(parts.next())?, unsigned(parts.next())?);
+    let at = text(parts.next())?.parse().map_err(|_| unreadable())?;
+    let stored = Stored::new(parts.next(), parts.next())?;
+    let (id, topic) = stored.names();
+    Ok(DeadLetter {
+        group: group.into(),
+        seq,
+        id,
+        topic,
+        envelope: stored.envelope().ok(),
+        error: String::from_utf8_lossy(&error).into_owned(),
+        attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
+        at: Timestamp::from_nanos(at),
+    })
 }
 
 /// A script's answer: its first word, and the rest.
@@ -158,11 +186,15 @@ pub(super) fn unsigned(reply: Option<Reply>) -> Result<u64, BusError> {
     u64::try_from(int(reply)?).map_err(|_| unreadable())
 }
 
-pub(super) fn text(reply: Option<Reply>) -> Result<String, BusError> {
+pub(super) fn bytes(reply: Option<Reply>) -> Result<Vec<u8>, BusError> {
     match reply {
-        Some(Reply::BulkString(bytes)) => String::from_utf8(bytes).map_err(|_| unreadable()),
+        Some(Reply::BulkString(bytes)) => Ok(bytes),
         _ => Err(unreadable()),
     }
+}
+
+pub(super) fn text(reply: Option<Reply>) -> Result<String, BusError> {
+    String::from_utf8(bytes(reply)?).map_err(|_| unreadable())
 }
 
 #[cfg(test)]
@@ -176,15 +208,20 @@ mod tests {
         }
         let mut two = "0:,3:a:b,rest".as_bytes();
         assert_eq!((attribute(&mut two), attribute(&mut two), two), (Some(""), Some("a:b"), &b"rest"[..]));
-        let fields = |names: &[(&str, &str)]| {
-            Fields(names.iter().map(|(n, v)| (n.as_bytes().to_vec(), v.as_bytes().to_vec())).collect())
-        };
-        for bad in [
-            &[][..],
-            &[("rest", "x")],
-            &[("id", "a"), ("topic", "t"), ("lane", "short"), ("rest", "0:,0:,1:1,0:,0:,0:,")],
+        for (head, body) in [
+            ("", ""),
+            (",1,", "x"),
+            (";n", "x"),
+            (",;n00000000k", "0:,0:,1:1,0:,0:,0:,0:,0:,"),
+            (";n0000000é", "1:1,1:i,1:t,"),
         ] {
-            assert!(fields(bad).envelope().is_err(), "{bad:?}");
+            let stored = Stored { head: head.into(), body: body.into() };
+            _ = (stored.names(), stored.is_priority());
+            assert!(stored.envelope().is_err(), "{head} {body}");
         }
+        assert_eq!(
+            (time_of(b"3:-12,"), time_of(b"1:x,"), time_of(b"")),
+            (Some(Timestamp::from_nanos(-12)), None, None)
+        );
     }
 }

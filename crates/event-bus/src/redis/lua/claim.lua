@@ -1,79 +1,162 @@
--- Lends out the oldest events that are due: of each lane the first one that is free, followed by its lane as far as that is free.
+-- Lends out the oldest events that are due: from the lanes those that are free, then from the log in its order.
 --
 -- ARGV: group, consumer, incarnation, now, whose time counts (`server` or `bus`), lease, horizon, max, crashes_max, how many shards, which
--- of them are open (a 0 or 1 for each), dead_max, now as dead letters tell it, number of this claim; then the numbers of earlier
--- claims of this incarnation whose answers were lost: it never got those events, so they are given back first.
+-- of them are open (64 times 0 or 1), dead_max, now as dead letters tell it, backlog_max, history_max, dedup_window, number of this claim; then
+-- the numbers of earlier claims of this incarnation whose answers were lost: it never got those events, so they are given back first.
 local BYTES_MAX, PAGE = 4194304, 16
+-- Entries of the log that one claim looks at, delayed events that it appends, lost ones that it makes dead letters.
+local SCAN_MAX, DUE_MAX, LOST_MAX = 512, 64, 1000
 
-if not find_group(ARGV[1]) then
+local g = find_group(ARGV[1])
+if not g then
   return { 'nogroup' }
 end
 local consumer, incarnation, lease, horizon = ARGV[2], ARGV[3], tonumber(ARGV[6]), tonumber(ARGV[7])
-local max, crashes_max, shards, open = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10]), ARGV[11]
+local limit, crashes_max, shards, open = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10]), ARGV[11]
 local now, shift = tonumber(ARGV[4]), 0
 if ARGV[5] == 'server' then
   shift = server_time() - now
   now = now + shift
 end
 
-if #ARGV > 14 then
-  local lost, changed = {}, {}
-  for i = 15, #ARGV do
-    lost[ARGV[i]] = true
-  end
-  local all = call('HGETALL', touched)
-  for i = 1, #all, 2 do
-    local d = unpack_delivery(all[i + 1])
-    if d.incarnation == incarnation and lost[d.nonce] then
-      d.attempts, d.incarnation, d.consumer, d.till = d.attempts - 1, '', '', 0
-      call('HSET', touched, all[i], pack_delivery(d))
-      changed[#changed + 1] = d.lane
+-- Appends what was delayed until now; when the next of them is due.
+local released, evicted, next_delay = 0, 0, false
+local function release()
+  local due = call('ZRANGEBYSCORE', DELAYED, '-inf', int(now), 'LIMIT', 0, DUE_MAX)
+  if #due > 0 then
+    local of, gids, matchers, groups = call('HGETALL', GROUPS), {}, {}, {}
+    local stored, names = {}, {}
+    for i = 1, #of, 2 do
+      names[#names + 1], stored[of[i]] = of[i], of[i + 1]
     end
+    table.sort(names)
+    for i = 1, #names do
+      local gid, pattern = match(stored[names[i]], '^(%d+)\n(.*)$')
+      matchers[i] = matcher(pattern)
+      if gid == g.gid then
+        groups[i] = g
+      else
+        groups[i] = load({ gid })[1]
+      end
+    end
+    local backlog_max, gone = tonumber(ARGV[14]), {}
+    for i = 1, #due do
+      local id, topic, lane, body = cmsgpack.unpack(call('HGET', DELAYS, due[i]))
+      local wants, head, is_full = {}, ',', false
+      for k = 1, #groups do
+        if matchers[k](topic) then
+          wants[#wants + 1] = groups[k]
+          head = head .. groups[k].gid .. ','
+          is_full = is_full or groups[k].s >= backlog_max
+        end
+      end
+      -- One whose group is full waits on.
+      if not is_full then
+        local e = { id = id, head = head .. ';' .. lane, body = body, wants = wants, lane = byte(lane, 1) == 112 and lane or nil }
+        lay({ e }, groups, tonumber(ARGV[15]), tonumber(ARGV[16]))
+        gone[#gone + 1] = due[i]
+        released, evicted = released + 1, evicted + e.evicted
+      end
+    end
+    many('ZREM', DELAYED, gone)
+    many('HDEL', DELAYS, gone)
   end
-  place(changed, now)
+  local first = call('ZRANGE', DELAYED, 0, 0, 'WITHSCORES')[2]
+  meta.due = first and tonumber(first) + 1 or 0
+  if #due == DUE_MAX and released > 0 then
+    return now
+  end
+  local later = call('ZRANGEBYSCORE', DELAYED, '(' .. int(now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]
+  return later and tonumber(later)
+end
+if meta.due > 0 then
+  -- It is one more than the time, so that 0 is none.
+  if meta.due - 1 <= now then
+    next_delay = release()
+  else
+    next_delay = meta.due - 1
+  end
+end
+if g.o > 0 then
+  -- Somebody is still giving it the history that it began with.
+  save()
+  return { 'ok', {}, {}, 0, 0, int(now + 1000 - shift), released, evicted }
 end
 
--- Those whose wait is over, and those whose wait was set before the clock stepped back, are free.
-local over = call('ZRANGEBYSCORE', waits, '-inf', int(now))
-local beyond = call('ZRANGEBYSCORE', waits, '(' .. int(now + min(horizon, lease * 2)), '+inf', 'LIMIT', 0, 1000)
-if #beyond > 0 then
-  local seqs = ask('ZMSCORE', heads, beyond)
-  for i = 1, #seqs do
-    seqs[i] = int(tonumber(seqs[i]))
+-- The claims straight off the log: those that are over go into their lanes, so do those whose answers were lost.
+local claims = {}
+do
+  local lost = {}
+  for i = 18, #ARGV do
+    lost[ARGV[i]] = true
   end
-  local packed = ask('HMGET', touched, seqs)
-  for i = 1, #beyond do
-    local d = packed[i] and unpack_delivery(packed[i])
-    local is_due = not d or d.next_at <= now or d.next_at - now > horizon
-    local is_over = not d or d.incarnation == '' or d.till <= now or d.till - now > d.lease * 2
-    if is_due and is_over then
-      over[#over + 1] = beyond[i]
+  for _, r in ipairs(claims_of(g)) do
+    if r.incarnation == incarnation and lost[r.nonce] then
+      to_lanes(g, r, nil, true, now)
+    elseif r.till <= now or r.till - now > r.lease * 2 then
+      to_lanes(g, r, nil, false, now)
+    else
+      claims[#claims + 1] = r
     end
   end
-end
-if #over > 0 then
-  local seqs, pairs_ = ask('ZMSCORE', heads, over), {}
-  for i = 1, #over do
-    pairs_[i * 2 - 1], pairs_[i * 2] = seqs[i], over[i]
+  if #ARGV > 17 then
+    local changed, all = {}, call('HGETALL', g.slow)
+    for i = 1, #all, 2 do
+      local d = unpack_delivery(all[i + 1])
+      if d.incarnation == incarnation and lost[d.nonce] then
+        d.attempts, d.incarnation, d.consumer, d.till = d.attempts - 1, '', '', 0
+        call('HSET', g.slow, all[i], pack_delivery(d))
+        changed[#changed + 1] = d.lane
+      end
+    end
+    place(g, changed, now)
   end
-  many('ZADD', free, pairs_)
-  many('ZREM', waits, over)
 end
 
 local function is_open(lane)
-  local shard = tonumber(string.sub(lane, 1, 8), 16) % shards
-  return string.byte(open, shard + 1) == 49
+  local shard = part_of(lane) == 'p' and 63 or tonumber(sub(lane, 2, 9), 16) % shards
+  return byte(open, shard + 1) == 49
 end
 
--- The lanes whose heads are free and whose shards have room: `max` of them at most, oldest first.
-local function free_lanes()
+local function is_free(d)
+  local is_due = d.next_at <= now or d.next_at - now > horizon
+  return is_due and (d.incarnation == '' or d.till <= now or d.till - now > d.lease * 2)
+end
+
+local has_lanes = call('EXISTS', g.slow) == 1
+
+-- Those whose wait is over, and those whose wait was set before the clock stepped back, are free.
+local function wake()
+  local over = call('ZRANGEBYSCORE', g.waits, '-inf', int(now))
+  local beyond = call('ZRANGEBYSCORE', g.waits, '(' .. int(now + min(horizon, lease * 2)), '+inf', 'LIMIT', 0, 1000)
+  for i = 1, #beyond do
+    local first = call('LINDEX', g.lanes .. beyond[i], 0)
+    local packed = first and call('HGET', g.slow, first)
+    if not packed or is_free(unpack_delivery(packed)) then
+      over[#over + 1] = beyond[i]
+    end
+  end
+  local firsts = { n = {}, p = {} }
+  for i = 1, #over do
+    local list, first = firsts[part_of(over[i])], call('LINDEX', g.lanes .. over[i], 0)
+    if first then
+      list[#list + 1], list[#list + 2] = first, over[i]
+    end
+  end
+  many('ZADD', g.free_n, firsts.n)
+  many('ZADD', g.free_p, firsts.p)
+  many('ZREM', g.waits, over)
+end
+
+-- The lanes whose heads are free and whose shards have room: `room` of them at most, oldest first.
+local function free_lanes(free, room)
   local found, at = {}, 0
   while true do
     local page = call('ZRANGE', free, at, at + 127, 'WITHSCORES')
     for i = 1, #page, 2 do
       if is_open(page[i]) then
         found[#found + 1] = { seq = tonumber(page[i + 1]), lane = page[i], behind = 0 }
-        if #found == max then
+        if #found == room then
           return found
         end
       end
@@ -85,56 +168,49 @@ local function free_lanes()
   end
 end
 
-local has_touched = call('HLEN', touched) > 0
+-- Lanes that are chosen to their ends, so that what follows in the log may come with them.
+local through = {}
 
 -- The next of a lane behind the place that `turn` is at; nil at its end, and where the next is lent out or waits.
 local function follow(turn)
   local ahead = turn.ahead
   if not ahead or turn.next > #ahead then
-    ahead = call('LRANGE', lanes .. turn.lane, turn.behind + 1, turn.behind + PAGE)
+    ahead = call('LRANGE', g.lanes .. turn.lane, turn.behind + 1, turn.behind + PAGE)
     if #ahead == 0 then
+      through[turn.lane] = true
       return nil
     end
     turn.ahead, turn.next = ahead, 1
-    turn.packed = has_touched and call('HMGET', touched, unpack(ahead)) or {}
+    turn.packed = call('HMGET', g.slow, unpack(ahead))
   end
   local seq, packed = ahead[turn.next], turn.packed[turn.next]
   turn.next, turn.behind = turn.next + 1, turn.behind + 1
-  turn.seq, turn.delivery = tonumber(seq), packed and unpack_delivery(packed) or nil
-  local d = turn.delivery
-  if d then
-    local is_due = d.next_at <= now or d.next_at - now > horizon
-    local is_over = d.incarnation == '' or d.till <= now or d.till - now > d.lease * 2
-    if not (is_due and is_over) then
-      return nil
-    end
-  end
-  return turn
+  turn.seq, turn.delivery = tonumber(seq), unpack_delivery(packed or turn.lane)
+  return is_free(turn.delivery) and turn or nil
 end
 
--- Events in stored order, and whether the one is alone because its consumer died with it.
-local function select()
-  local turns = free_lanes()
-  if has_touched and #turns > 0 then
-    local seqs = {}
-    for i = 1, #turns do
-      seqs[i] = int(turns[i].seq)
-    end
-    local packed = ask('HMGET', touched, seqs)
-    for i = 1, #turns do
-      turns[i].delivery = packed[i] and unpack_delivery(packed[i]) or nil
-    end
+-- Adds events of one part in stored order; whether the one that is chosen comes alone because its consumer died with it.
+local function select_of(free, chosen)
+  local turns = free_lanes(free, limit - #chosen)
+  local seqs = {}
+  for i = 1, #turns do
+    seqs[i] = turns[i].seq
   end
-  local chosen = {}
-  while #chosen < max and #turns > 0 do
+  local packed = ask('HMGET', g.slow, seqs)
+  for i = 1, #turns do
+    turns[i].delivery = unpack_delivery(packed[i] or turns[i].lane)
+  end
+  while #chosen < limit and #turns > 0 do
     local turn = table.remove(turns, 1)
     local d = turn.delivery
-    local pick = { seq = int(turn.seq), lane = turn.lane, delivery = d }
-    if d and d.incarnation ~= '' then
-      if #chosen > 0 then
-        return chosen, false
+    local pick = { seq = turn.seq, lane = turn.lane, delivery = d }
+    if d.incarnation ~= '' then
+      -- Alone, or not in this round.
+      if #chosen == 0 then
+        chosen[1] = pick
+        return true, true
       end
-      return { pick }, true
+      return false, true
     end
     chosen[#chosen + 1] = pick
     turn = follow(turn)
@@ -152,82 +228,270 @@ local function select()
       table.insert(turns, low, turn)
     end
   end
-  return chosen, false
+  return false, false
 end
 
-local dead_lettered = 0
-local chosen, alone = select()
-while alone and chosen[1].delivery.attempts >= crashes_max do
-  local killer = chosen[1]
-  local why = 'its consumer died or lost its lease while handling it, ' .. int(killer.delivery.attempts) .. ' attempts'
-  if killer.delivery.error ~= '' then
-    why = why .. '; before that: ' .. killer.delivery.error
+-- What is chosen from the lanes; whether it is alone, and whether the log has to wait.
+local function select()
+  local chosen = {}
+  through = {}
+  local alone, ends = select_of(g.free_p, chosen)
+  if not alone then
+    alone, ends = select_of(g.free_n, chosen)
   end
-  bury(killer.seq, killer.delivery.attempts, why, ARGV[13], ARGV[12])
-  take_off({ [killer.lane] = { killer.seq } })
-  place({ killer.lane }, now)
-  dead_lettered = dead_lettered + 1
-  chosen, alone = select()
+  return chosen, alone, ends
 end
 
--- What is stored of the chosen ones, as many as one answer should hold. An event that is gone from the log answers false.
-local events, bytes = {}, 0
-local function read(first, last)
-  local low, high = tonumber(chosen[first].seq), tonumber(chosen[last].seq)
-  local found = {}
-  if high - low < 2 * (last - first + 1) then
-    local entries = call('XRANGE', LOG, int(low), int(high))
-    for i = 1, #entries do
-      found[string.match(entries[i][1], '^%d+')] = entries[i][2]
+local dead_lettered, chosen, alone, ends = 0, {}, false, false
+if has_lanes then
+  wake()
+  chosen, alone, ends = select()
+  while alone and chosen[1].delivery.attempts >= crashes_max do
+    local killer = chosen[1]
+    local why = 'its consumer died or lost its lease while handling it, ' .. int(killer.delivery.attempts) .. ' attempts'
+    if killer.delivery.error ~= '' then
+      why = why .. '; before that: ' .. killer.delivery.error
     end
-  else
-    for i = first, last do
-      local entry = call('XRANGE', LOG, chosen[i].seq, chosen[i].seq)[1]
-      found[chosen[i].seq] = entry and entry[2]
-    end
+    bury(g, killer.seq, killer.delivery.attempts, why, ARGV[13], ARGV[12])
+    take_off(g, { [killer.lane] = { killer.seq } })
+    place(g, { killer.lane }, now)
+    dead_lettered = dead_lettered + 1
+    chosen, alone, ends = select()
   end
-  for i = first, last do
-    local fields = found[chosen[i].seq] or false
-    if fields then
-      bytes = bytes + #fields[#fields]
-    end
-    events[i] = fields
+end
+
+-- What is stored of those from the lanes, as many as one answer should hold. An event that is gone from the log has neither head nor body.
+local answers, bytes, till = {}, 0, now + lease
+do
+  local records, is_lent, not_free, waiting = {}, {}, { n = {}, p = {} }, {}
+  for i = 1, #chosen do
     if bytes > BYTES_MAX then
-      return false
+      ends = true
+      break
+    end
+    local pick = chosen[i]
+    local head, body = entry_of(pick.seq)
+    local d = pick.delivery
+    d.attempts, d.till, d.lease, d.nonce, d.consumer, d.incarnation = d.attempts + 1, till, lease, ARGV[17], consumer, incarnation
+    records[#records + 1], records[#records + 2] = pick.seq, pack_delivery(d)
+    answers[i] = { pick.seq, d.attempts, head or '', body or '' }
+    bytes = bytes + (body and #body or 0)
+    if not is_lent[pick.lane] then
+      -- The first of its lane in this claim is its head.
+      is_lent[pick.lane] = true
+      local list = not_free[part_of(pick.lane)]
+      list[#list + 1] = pick.lane
+      waiting[#waiting + 1], waiting[#waiting + 2] = int(free_at(d)), pick.lane
     end
   end
-  return true
+  many('HSET', g.slow, records)
+  many('ZREM', g.free_n, not_free.n)
+  many('ZREM', g.free_p, not_free.p)
+  many('ZADD', g.waits, waiting)
 end
-for first = 1, #chosen, PAGE do
-  if not read(first, min(first + PAGE - 1, #chosen)) then
-    break
+
+-- Straight off the log: what stands behind the cursor, but what is in the way of an open shard's events goes into its lane.
+local lent, is_more = {}, false
+local normal = sub(open, 1, shards)
+local function scan(room)
+  local all_open, busy = not find(normal, '0', 1, true), {}
+  for _, r in ipairs(claims) do
+    for _, lane in ipairs(open_claim(r).lanes) do
+      busy[lane] = r
+    end
+  end
+  local at = meta.odd == 0 and max(g.c, meta.trimmed) or g.c
+  local safe, looked, is_end = at, 0, false
+  local blocked, of_blocked, aside, of_aside, seqs, lanes = {}, {}, {}, {}, {}, {}
+  local gaps, events, of_events = {}, {}, {}
+  while #lent < room and looked < SCAN_MAX and not is_end and bytes <= BYTES_MAX do
+    local size = looked == 0 and min(room, 64) or 128
+    local page = call('XRANGE', LOG, at + 1, '+', 'COUNT', size)
+    is_end = #page < size
+    looked = looked + #page
+    local in_lanes, mine, at_semicolon = {}, {}, {}
+    local asked, of = {}, {}
+    for i = 1, #page do
+      local head = page[i][2][1]
+      local semicolon = find(head, ';', 1, true) or 0
+      local wanted = find(head, g.mine, 1, true)
+      if wanted and wanted < semicolon and byte(head, semicolon + 1) == 110 then
+        mine[i] = sub(head, semicolon + 1)
+        if has_lanes and in_lanes[mine[i]] == nil then
+          in_lanes[mine[i]] = false
+          asked[#asked + 1] = mine[i]
+        end
+      end
+    end
+    if #asked > 0 then
+      local scores = ask('ZMSCORE', g.heads_n, asked)
+      for i = 1, #asked do
+        in_lanes[asked[i]] = scores[i] and true or false
+      end
+    end
+    for i = 1, #page do
+      local entry, lane, is_lent = page[i], mine[i], false
+      local seq = seq_of(entry[1])
+      if seq > at + 1 and seq - 1 > meta.trimmed then
+        gaps[#gaps + 1] = { max(at, meta.trimmed) + 1, seq - 1 }
+      end
+      at = seq
+      if lane then
+        if in_lanes[lane] and through[lane] then
+          events[#events + 1] = seq
+          events[#events + 1] = pack_delivery({ attempts = 1, next_at = 0, till = till, lease = lease, nonce = ARGV[17],
+            consumer = consumer, incarnation = incarnation, lane = lane, error = '' })
+          of_events[#of_events + 1] = lane
+          is_lent = true
+        else
+          is_lent = not (busy[lane] or in_lanes[lane]) and (all_open or is_open(lane))
+          if is_lent then
+            seqs[#seqs + 1], lanes[#lanes + 1] = seq, lane
+          end
+        end
+        if not is_lent then
+          blocked[#blocked + 1], of_blocked[#of_blocked + 1] = seq, lane
+        else
+          for k = 1, #blocked do
+            aside[#aside + 1], of_aside[#of_aside + 1] = blocked[k], of_blocked[k]
+          end
+          if #blocked > 0 then
+            blocked, of_blocked = {}, {}
+          end
+          lent[#lent + 1] = entry
+          bytes = bytes + #entry[2][2]
+          if #lent == room or bytes > BYTES_MAX then
+            safe, is_end = at, false
+            break
+          end
+        end
+      end
+      if #blocked == 0 then
+        safe = at
+      end
+    end
+  end
+  is_more = #lent < room and not is_end
+  if #lent == 0 and is_more then
+    -- Nothing for so long: out of the way with them.
+    aside, of_aside, blocked, safe = blocked, of_blocked, {}, at
+  end
+  g.u = g.u - #lent - #aside
+  if is_end and #blocked == 0 and safe < meta.newest then
+    if meta.newest > meta.trimmed then
+      gaps[#gaps + 1] = { max(safe, meta.trimmed) + 1, meta.newest }
+    end
+    safe = meta.newest
+  end
+  g.c = max(g.c, safe)
+  if #aside > 0 then
+    local changed = {}
+    for i = 1, #aside do
+      local r = busy[of_aside[i]]
+      if r then
+        changed[r] = changed[r] or {}
+        changed[r][of_aside[i]] = true
+      end
+    end
+    for r, of in pairs(changed) do
+      to_lanes(g, r, of, false, now)
+    end
+    local put = {}
+    for i = 1, #aside do
+      put[i * 2 - 1], put[i * 2] = aside[i], of_aside[i]
+    end
+    push(g, put, of_aside, now)
+  end
+  if #of_events > 0 then
+    push(g, events, of_events, now)
+  end
+  if #seqs > 0 then
+    meta.claims = meta.claims + 1
+    local r = { id = meta.claims, till = till, lease = lease, nonce = ARGV[17], consumer = consumer, incarnation = incarnation, seqs = seqs, lanes = lanes }
+    write_claim(g, r)
+    claims[#claims + 1] = r
+  end
+  return gaps, is_end, #blocked
+end
+
+-- Events that should stand in the log and do not: each becomes a dead letter. Where they stood is remembered until the end of the log tells how
+-- many of those places were this group's.
+local function miss(gaps, is_end, waiting)
+  for i = 1, #gaps do
+    local first, last = gaps[i][1], gaps[i][2]
+    if (is_end or last <= g.c) and call('ZCOUNT', COPIES, first, last) < last - first + 1 and #g.m < 1000 then
+      g.m = g.m .. int(first) .. '-' .. int(last) .. ','
+    end
+  end
+  if not is_end then
+    return
+  end
+  local lost = g.u - waiting
+  if lost > 0 then
+    local why = 'what is stored cannot be read: somebody else removed it from the log (XDEL, XTRIM)'
+    local places, rest, last_seen = {}, '', 0
+    for first, last in string.gmatch(g.m, '(%d+)-(%d+),') do
+      local seq = max(tonumber(first), last_seen + 1)
+      last = tonumber(last)
+      while seq <= last and #places < min(lost, LOST_MAX) do
+        if not call('ZSCORE', COPIES, seq) then
+          places[#places + 1] = seq
+        end
+        seq = seq + 1
+      end
+      last_seen = max(last_seen, seq - 1)
+      if seq <= last then
+        rest = rest .. int(seq) .. '-' .. int(last) .. ','
+      end
+    end
+    g.m = rest
+    if #places == 0 and waiting == 0 then
+      -- Nobody knows where it stood.
+      meta.newest = meta.newest + 1
+      places[1] = meta.newest
+      call('ZADD', COPIES, meta.newest, meta.newest)
+      meta.copy = meta.newest
+    end
+    for i = 1, #places do
+      bury(g, places[i], 0, why, ARGV[13], ARGV[12])
+    end
+    dead_lettered = dead_lettered + #places
+    g.s, g.u = g.s - #places, g.u - #places
+    is_more = is_more or #places > 0 and g.u > waiting
+  end
+  if g.u == waiting then
+    g.m = ''
   end
 end
 
-local answers, records, is_lent, not_free, waiting = {}, {}, {}, {}, {}
-local till = now + lease
-for i = 1, #events do
-  local pick = chosen[i]
-  local d = pick.delivery or { attempts = 0, next_at = 0, error = '', lane = pick.lane }
-  d.attempts, d.till, d.lease, d.nonce, d.consumer, d.incarnation = d.attempts + 1, till, lease, ARGV[14], consumer, incarnation
-  records[#records + 1], records[#records + 2] = pick.seq, pack_delivery(d)
-  answers[i] = { tonumber(pick.seq), d.attempts, events[i] }
-  if not is_lent[pick.lane] then
-    -- The first of its lane in this claim is its head.
-    is_lent[pick.lane] = true
-    not_free[#not_free + 1] = pick.lane
-    waiting[#waiting + 1], waiting[#waiting + 2] = int(free_at(d)), pick.lane
-  end
+if not alone and not ends and #answers < limit and g.u > 0 and find(normal, '1', 1, true) then
+  miss(scan(limit - #answers))
 end
-many('HSET', touched, records)
-many('ZREM', free, not_free)
-many('ZADD', waits, waiting)
 
 local next_due = ''
-if #answers < max then
-  local first = call('ZRANGEBYSCORE', waits, '(' .. int(now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
-  if first[2] then
-    next_due = int(tonumber(first[2]) - shift)
+if #answers + #lent < limit then
+  local first = next_delay
+  local function sooner(at)
+    if at > now and (not first or at < first) then
+      first = at
+    end
+  end
+  for i = 1, #claims do
+    if #(claims[i].seqs or { 1 }) > 0 then
+      sooner(claims[i].till)
+    end
+  end
+  local waits = call('ZRANGEBYSCORE', g.waits, '(' .. int(now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]
+  if waits then
+    sooner(tonumber(waits))
+  end
+  if is_more then
+    first = now
+  end
+  if first then
+    next_due = int(first - shift)
   end
 end
-return { 'ok', answers, alone and 1 or 0, dead_lettered, next_due }
+find_floor(g, claims)
+save()
+return { 'ok', answers, lent, alone and 1 or 0, dead_lettered, next_due, released, evicted }

@@ -1,86 +1,85 @@
--- Creates a group, or answers what is stored of it. ARGV: name, pattern, where it begins (`new` or `earliest`).
+-- Creates a group, or answers what is stored of it. ARGV: name, pattern, where it begins (`new` or `earliest`). A part of the history that it begins with
+-- is laid out in each call; answers `more` until that is done.
+local PART = 500
+
 local name, pattern = ARGV[1], ARGV[2]
-local stored = find_group(name)
-if stored then
-  return { 'there', string.match(stored, '^%d+\n(.*)$') }
+local of, gids = call('HGETALL', GROUPS), {}
+local gid, stored
+for i = 1, #of, 2 do
+  local number, text = match(of[i + 1], '^(%d+)\n(.*)$')
+  gids[#gids + 1] = number
+  if of[i] == name then
+    gid, stored = number, text
+  end
 end
-use_group(int(call('HINCRBY', META, 'group', 1)))
-call('HSET', GROUPS, name, gid .. '\n' .. pattern)
-call('HSET', SIZES, gid, 0)
-call('HSET', META, 'version', int(server_time()) .. '-' .. gid)
-if ARGV[3] == 'new' then
-  return { 'ok' }
+if gid and stored ~= pattern then
+  return { 'there', stored }
+end
+if not gid then
+  gid = int(call('HINCRBY', META, 'group', 1))
+  gids[#gids + 1] = gid
+  call('HSET', GROUPS, name, gid .. '\n' .. pattern)
+  call('HSET', META, 'layout', LAYOUT, 'version', int(server_time()) .. '-' .. gid)
+end
+local groups, g = load(gids), nil
+for i = 1, #groups do
+  if gids[i] == gid then
+    g = groups[i]
+  end
+end
+if not stored then
+  g.c, g.b = meta.newest, meta.newest
+  if ARGV[3] == 'earliest' and meta.newest > 0 then
+    g.o = 1
+  end
+end
+if g.o == 0 then
+  save()
+  return { stored and 'there' or 'ok', stored }
 end
 
--- The matcher of the crate, for what is already stored. A pattern is runs of fixed length between its stars: the first run must stand at
--- the beginning and the last at the end, and each other one where it is found first.
-local runs, run, length, lengths, at = {}, '', 0, {}, 1
-while at <= #pattern do
-  local c = string.sub(pattern, at, at)
-  if c == '*' then
-    runs[#runs + 1], lengths[#lengths + 1] = run, length
-    run, length = '', 0
-  else
-    if c == '?' then
-      run = run .. '.'
+local is_mine, from = matcher(pattern), meta.odd == 0 and max(g.o, meta.trimmed + 1) or g.o
+local page = call('XRANGE', LOG, from, int(g.b), 'COUNT', PART)
+local events, lanes, shared, wanted, held = {}, {}, {}, {}, {}
+local lowest = meta.newest
+for i = 1, #groups do
+  if groups[i] ~= g and groups[i].s > 0 then
+    lowest = min(lowest, groups[i].f)
+  end
+end
+for i = 1, #page do
+  local seq, head, body = seq_of(page[i][1]), page[i][2][1], page[i][2][2]
+  g.o = seq + 1
+  local semicolon = find(head, ';', 1, true) or 0
+  local copy = find(head, '=', 1, true)
+  if semicolon > 0 and not (copy and copy < semicolon) and is_mine(topic_in(body)) then
+    local lane = sub(head, semicolon + 1)
+    events[#events + 1], events[#events + 2], lanes[#lanes + 1] = seq, lane, lane
+    wanted[#wanted + 1] = seq
+    if seq <= lowest or call('ZSCORE', FREED, seq) or is_finished(seq, head, groups) then
+      meta.history = meta.history - 1
+      if seq <= meta.trimmed then
+        held[#held + 1], held[#held + 2] = seq, seq
+        call('ZREM', FREED, seq)
+      end
     else
-      if c == '\\' then
-        at = at + 1
-        c = string.sub(pattern, at, at)
-      end
-      run = run .. string.gsub(c, '%W', '%%%0')
+      shared[#shared + 1], shared[#shared + 2] = seq, (tonumber(call('HGET', LIVE, seq) or 1)) + 1
     end
-    length = length + 1
   end
-  at = at + 1
 end
-runs[#runs + 1], lengths[#lengths + 1] = run, length
-
-local function matches(topic)
-  if #runs == 1 then
-    return string.find(topic, '^' .. runs[1] .. '$') ~= nil
+many('ZADD', HELD, held)
+many('HSET', LIVE, shared)
+many('ZREM', UNWANTED, wanted)
+if #lanes > 0 then
+  if g.s == 0 then
+    g.f = 0
   end
-  local _, till = string.find(topic, '^' .. runs[1])
-  for i = 2, #runs - 1 do
-    if not till then
-      return false
-    end
-    _, till = string.find(topic, runs[i], till + 1)
-  end
-  local from = #topic - lengths[#runs]
-  return till ~= nil and from >= till and string.find(topic, '^' .. runs[#runs] .. '$', from + 1) ~= nil
+  g.s = g.s + #lanes
+  push(g, events, lanes, 0)
 end
-
-local from, size = '-', 0
-while true do
-  local page = call('XRANGE', LOG, from, '+', 'COUNT', 100)
-  local mine, first_of_lane = {}, {}
-  for i = 1, #page do
-    local seq, fields = string.match(page[i][1], '^%d+'), {}
-    for f = 1, #page[i][2], 2 do
-      fields[page[i][2][f]] = page[i][2][f + 1]
-    end
-    if fields.topic and fields.lane and matches(fields.topic) then
-      mine[#mine + 1] = seq
-      local lane = fields.lane
-      if call('RPUSH', lanes .. lane, seq) == 1 then
-        first_of_lane[#first_of_lane + 1], first_of_lane[#first_of_lane + 2] = seq, lane
-      end
-    end
-  end
-  local counts, more = ask('HMGET', LIVE, mine), {}
-  for i = 1, #mine do
-    more[i * 2 - 1], more[i * 2] = mine[i], tonumber(counts[i] or 0) + 1
-  end
-  many('HSET', LIVE, more)
-  many('ZREM', KEPT, mine)
-  many('ZADD', heads, first_of_lane)
-  many('ZADD', free, first_of_lane)
-  size = size + #mine
-  if #page < 100 then
-    break
-  end
-  from = '(' .. page[#page][1]
+local is_end = #page < PART
+if is_end then
+  g.o = 0
 end
-call('HSET', SIZES, gid, size)
-return { 'ok' }
+save()
+return { is_end and (stored and 'there' or 'ok') or 'more', stored }

@@ -1,6 +1,8 @@
--- Ends claims. ARGV: group, incarnation, now, whose time counts (`server` or `bus`), dead_max, now as dead letters tell it; then for each:
--- seq, attempt, outcome (`ack`, `retry`, `dead`, `release`), from when on, error.
-if not find_group(ARGV[1]) then
+-- Ends claims. ARGV: group, incarnation, now, whose time counts (`server` or `bus`), dead_max, now as dead letters tell it, places of first attempts
+-- that are acknowledged (`FROM-TO,…`, ascending); then for each other: seq, attempt, outcome (`ack`, `retry`, `aside`, `dead`, `release`), from when on,
+-- error.
+local g = find_group(ARGV[1])
+if not g then
   return { 'nogroup' }
 end
 local incarnation = ARGV[2]
@@ -9,54 +11,135 @@ if ARGV[4] == 'server' then
   shift = server_time() - now
   now = now + shift
 end
-local seqs = {}
-for at = 7, #ARGV, 5 do
-  seqs[#seqs + 1] = ARGV[at]
-end
-local packed = ask('HMGET', touched, seqs)
-local held = {}
-for i = 1, #seqs do
-  held[seqs[i]] = packed[i] and unpack_delivery(packed[i]) or nil
+
+local claims = claims_of(g)
+local firsts, lasts, wanted = {}, {}, 0
+for first, last in string.gmatch(ARGV[7], '(%d+)-(%d+)') do
+  first, last = tonumber(first), tonumber(last)
+  firsts[#firsts + 1], lasts[#lasts + 1] = first, last
+  wanted = wanted + last - first + 1
 end
 
-local lost, evicted = 0, 0
-local off, changed, is_changed, records, untouched = {}, {}, {}, {}, {}
-for i = 1, #seqs do
-  local at, seq = 7 + (i - 1) * 5, seqs[i]
-  local d = held[seq]
-  if not d or d.incarnation ~= incarnation or d.attempts ~= tonumber(ARGV[at + 1]) then
-    lost = lost + 1
-  else
-    local outcome = ARGV[at + 2]
-    if not is_changed[d.lane] then
-      is_changed[d.lane] = true
-      changed[#changed + 1] = d.lane
-    end
-    if outcome == 'ack' or outcome == 'dead' then
-      if outcome == 'dead' then
-        evicted = evicted + bury(seq, d.attempts, ARGV[at + 4], ARGV[6], ARGV[5])
+-- Those that were claimed straight off the log are found in the claims.
+local acked, is_acked = {}, {}
+if wanted > 0 then
+  for _, r in ipairs(claims) do
+    if r.incarnation == incarnation and r.low <= lasts[#lasts] then
+      open_claim(r)
+      local left, left_lanes, at, had = {}, {}, 1, #r.seqs
+      for i = 1, had do
+        local seq = r.seqs[i]
+        while at <= #lasts and lasts[at] < seq do
+          at = at + 1
+        end
+        if at <= #lasts and firsts[at] <= seq then
+          acked[#acked + 1], is_acked[seq] = seq, true
+        else
+          left[#left + 1], left_lanes[#left_lanes + 1] = seq, r.lanes[i]
+        end
       end
-      local of = off[d.lane] or {}
-      of[#of + 1] = seq
-      off[d.lane] = of
-      held[seq] = nil
-    else
-      if outcome == 'retry' then
-        d.next_at, d.error = tonumber(ARGV[at + 3]) + shift, ARGV[at + 4]
-      else
-        d.attempts = d.attempts - 1
-      end
-      d.incarnation, d.consumer, d.till = '', '', 0
-      if d.attempts == 0 and d.next_at == 0 and d.error == '' then
-        untouched[#untouched + 1] = seq
-      else
-        records[#records + 1], records[#records + 2] = seq, pack_delivery(d)
+      if #left < had then
+        r.seqs, r.lanes = left, left_lanes
+        write_claim(g, r)
       end
     end
   end
 end
-many('HSET', touched, records)
-many('HDEL', touched, untouched)
-take_off(off)
-place(changed, now)
+
+-- The others, one by one.
+local others = {}
+if #acked < wanted then
+  for i = 1, #firsts do
+    for seq = firsts[i], lasts[i] do
+      if not is_acked[seq] then
+        others[#others + 1] = { seq = seq, attempt = 1, outcome = 'ack' }
+      end
+    end
+  end
+end
+for at = 8, #ARGV, 5 do
+  others[#others + 1] = {
+    seq = tonumber(ARGV[at]), attempt = tonumber(ARGV[at + 1]), outcome = ARGV[at + 2], at = tonumber(ARGV[at + 3]), error = ARGV[at + 4],
+  }
+end
+
+local lost, evicted = 0, 0
+if #others > 0 then
+  local of = {}
+  for _, r in ipairs(claims) do
+    if r.incarnation == incarnation and #open_claim(r).seqs > 0 then
+      for i = 1, #r.seqs do
+        of[r.seqs[i]] = { r, r.lanes[i] }
+      end
+    end
+  end
+  -- What is not simply done with needs its lane.
+  local seqs = {}
+  for i = 1, #others do
+    local e = others[i]
+    seqs[i] = e.seq
+    local lent = e.attempt == 1 and of[e.seq]
+    if lent then
+      local lanes = {}
+      for k = 1, #lent[1].seqs do
+        if lent[1].lanes[k] == lent[2] then
+          of[lent[1].seqs[k]] = nil
+        end
+      end
+      lanes[lent[2]] = true
+      to_lanes(g, lent[1], lanes, false, now)
+    end
+  end
+  local packed, held = ask('HMGET', g.slow, seqs), {}
+  for i = 1, #seqs do
+    held[seqs[i]] = packed[i] and unpack_delivery(packed[i]) or nil
+  end
+  local off, changed, is_changed = {}, {}, {}
+  local function change(lane)
+    if not is_changed[lane] then
+      is_changed[lane], changed[#changed + 1] = true, lane
+    end
+  end
+  for i = 1, #others do
+    local e, d = others[i], held[others[i].seq]
+    if not d or d.incarnation ~= incarnation or d.attempts ~= e.attempt then
+      lost = lost + 1
+    else
+      change(d.lane)
+      if e.outcome == 'ack' or e.outcome == 'dead' then
+        if e.outcome == 'dead' then
+          evicted = evicted + bury(g, e.seq, d.attempts, e.error, ARGV[6], ARGV[5])
+        end
+        local list = off[d.lane] or {}
+        list[#list + 1] = e.seq
+        off[d.lane] = list
+        held[e.seq] = nil
+      else
+        if e.outcome == 'release' then
+          d.attempts = d.attempts - 1
+        else
+          d.next_at, d.error = e.at + shift, e.error
+        end
+        d.incarnation, d.consumer, d.till = '', '', 0
+        local kind = byte(d.lane, 1)
+        if e.outcome == 'aside' and (kind == 110 or kind == 112) then
+          -- A lane of its own: later ones of its key do not wait for it.
+          call('LREM', g.lanes .. d.lane, 1, e.seq)
+          d.lane = (kind == 110 and 'a' or 'b') .. sub(d.lane, 2, 9) .. int(e.seq)
+          call('RPUSH', g.lanes .. d.lane, e.seq)
+          change(d.lane)
+        end
+        call('HSET', g.slow, e.seq, pack_delivery(d))
+      end
+    end
+  end
+  take_off(g, off)
+  place(g, changed, now)
+end
+if #acked > 0 then
+  g.s = g.s - #acked
+  done(acked)
+end
+find_floor(g, claims)
+save()
 return { 'ok', lost, evicted }

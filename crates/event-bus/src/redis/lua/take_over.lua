@@ -1,8 +1,17 @@
 -- Ends what a consumer's earlier runs hold. ARGV: group, consumer, incarnation.
-if not find_group(ARGV[1]) then
+local g = find_group(ARGV[1])
+if not g then
   return { 'nogroup' }
 end
-local all, records, changed = call('HGETALL', touched), {}, {}
+local taken = 0
+for _, r in ipairs(claims_of(g)) do
+  if r.consumer == ARGV[2] and r.incarnation ~= ARGV[3] then
+    taken = taken + #open_claim(r).seqs
+    r.till = 0
+    write_claim(g, r)
+  end
+end
+local all, records, changed = call('HGETALL', g.slow), {}, {}
 for i = 1, #all, 2 do
   local d = unpack_delivery(all[i + 1])
   if d.incarnation ~= '' and d.incarnation ~= ARGV[3] and d.consumer == ARGV[2] then
@@ -11,6 +20,6 @@ for i = 1, #all, 2 do
     changed[#changed + 1] = d.lane
   end
 end
-many('HSET', touched, records)
-place(changed, -1)
-return { 'ok', #changed }
+many('HSET', g.slow, records)
+place(g, changed, -1)
+return { 'ok', #changed + taken }

@@ -1,0 +1,235 @@
+-- Laying events out, and letting the oldest go that nobody needs.
+local TRIM_MAX = 2
+-- Events looked at in one write at most beyond those that go, and pieces of the row of ids.
+local WALK_MAX, FORGET_MAX = 128, 64
+-- With limits below this each event of a batch is laid out by itself, so that they hold to the event.
+local SMALL = 1024
+
+-- Whether no group needs the event any more.
+local function is_finished(seq, head, groups)
+  for i = 1, #groups do
+    local g = groups[i]
+    if g.s > 0 and seq > g.f then
+      local semicolon = find(head, ';', 1, true)
+      local at = find(head, g.mine, 1, true)
+      if seq > g.c and at and at < semicolon and byte(head, semicolon + 1) == 110 then
+        return false
+      end
+      if call('HEXISTS', g.slow, seq) == 1 then
+        return false
+      end
+      if not g.lent then
+        g.lent = {}
+        for _, r in ipairs(claims_of(g)) do
+          for _, one in ipairs(open_claim(r).seqs) do
+            g.lent[one] = true
+          end
+        end
+      end
+      if g.lent[seq] then
+        return false
+      end
+    end
+  end
+  return true
+end
+
+-- The id in a body: its second netstring.
+local function id_in(body)
+  local first = match(body, '^(%d+):')
+  local at = first and #first + first + 3
+  local size = at and match(body, '^(%d+):', at)
+  return size and sub(body, at + #size + 1, at + #size + size) or ''
+end
+
+-- Forgets the ids of events that go, where the row of ids has passed them.
+local function part_with(gone, bodies)
+  local late = {}
+  for i = 1, #gone do
+    if gone[i] <= meta.forgotten then
+      late[#late + 1] = id_in(bodies[i])
+    end
+  end
+  many('HDEL', IDS, late)
+end
+
+-- Lets the oldest finished events go, so many of them; their places in order.
+local function trim(count, groups)
+  local lowest = meta.newest
+  for i = 1, #groups do
+    if groups[i].s > 0 then
+      lowest = min(lowest, groups[i].f)
+    end
+  end
+  local gone, trimmed = {}, meta.trimmed
+  if meta.odd == 0 and trimmed >= meta.copy and trimmed >= meta.forgotten and trimmed + count <= lowest then
+    meta.trimmed = trimmed + count
+    call('XTRIM', LOG, 'MINID', '~', meta.trimmed + 1)
+    for i = 1, count do
+      gone[i] = trimmed + i
+    end
+    return gone
+  end
+  if meta.odd == 0 then
+    -- From here on what is in the log is kept, so that what is held in it can be told.
+    call('XTRIM', LOG, 'MINID', '=', trimmed + 1)
+  end
+  local bodies = {}
+  if meta.odd > 0 then
+    local freed = call('ZPOPMIN', FREED, count)
+    for i = 1, #freed, 2 do
+      local _, body = entry_of(freed[i])
+      if body then
+        gone[#gone + 1], bodies[#bodies + 1] = tonumber(freed[i]), body
+      else
+        count = count - 1
+      end
+      meta.odd = meta.odd - 1
+    end
+    part_with(gone, bodies)
+  end
+  local walked, is_end = 0, false
+  while #gone < count and walked < WALK_MAX + 2 * count and not is_end do
+    local page = call('XRANGE', LOG, meta.trimmed + 1, '+', 'COUNT', min(64, count - #gone + 8))
+    is_end = #page == 0
+    for i = 1, #page do
+      local seq, head, body = seq_of(page[i][1]), page[i][2][1], page[i][2][2]
+      walked = walked + 1
+      local is_copy = find(head, '=', 1, true)
+      is_copy = is_copy and is_copy < find(head, ';', 1, true)
+      if not is_copy and (seq <= lowest or is_finished(seq, head, groups)) then
+        gone[#gone + 1] = seq
+        meta.trimmed = seq
+        part_with({ seq }, { body })
+      else
+        call('ZADD', HELD, seq, seq)
+        meta.odd = meta.odd + 1
+        meta.trimmed = seq
+      end
+      if #gone == count then
+        break
+      end
+    end
+  end
+  local ids = {}
+  for i = 1, #gone do
+    ids[i] = int(gone[i])
+  end
+  many('XDEL', LOG, ids)
+  if meta.odd == 0 then
+    call('ZREMRANGEBYSCORE', COPIES, '-inf', meta.trimmed)
+  end
+  if #gone < count then
+    -- More stays than may until the next write looks further; there is none if somebody else took it away.
+    meta.history = is_end and 0 or meta.history + count - #gone
+  end
+  return gone
+end
+
+-- Forgets the ids of those that left long enough ago.
+local function forget(window)
+  local last, gone = meta.newest - window, {}
+  if meta.forgotten < last then
+    for _ = 1, FORGET_MAX do
+      local row = call('LINDEX', QUEUE, 0)
+      local newest = row and tonumber(match(row, '^%d+'))
+      if not row or newest > last then
+        break
+      end
+      call('LPOP', QUEUE)
+      meta.forgotten = newest
+      local ids = {}
+      for id in string.gmatch(row, '\n([^\n]+)') do
+        ids[#ids + 1] = id
+      end
+      if newest <= meta.trimmed and meta.odd == 0 then
+        for i = 1, #ids do
+          gone[#gone + 1] = ids[i]
+        end
+      else
+        local seqs = ask('HMGET', IDS, ids)
+        for i = 1, #ids do
+          local seq = tonumber(seqs[i] or 0)
+          local is_kept = seq > meta.trimmed or call('ZSCORE', HELD, seq) or call('ZSCORE', FREED, seq)
+          if not is_kept then
+            gone[#gone + 1] = ids[i]
+          end
+        end
+      end
+    end
+  end
+  many('HDEL', IDS, gone)
+end
+
+-- Appends events: each `id head body wants`, wants being the groups that want it, and `lane` if it goes by the priority lane. They get `seq` and
+-- `evicted`.
+local function lay_row(events, from, to, groups, history_max, window)
+  local ids, unwanted, shared, pops, popped = {}, {}, {}, {}, 0
+  local row = {}
+  for n = from, to do
+    local e = events[n]
+    local seq = meta.newest + 1
+    meta.newest = seq
+    call('XADD', LOG, seq .. '-0', e.head, e.body)
+    e.seq, e.evicted = seq, 0
+    ids[#ids + 1], ids[#ids + 2], row[#row + 1] = e.id, seq, e.id
+    local wants = e.wants
+    for i = 1, #wants do
+      local g = wants[i]
+      if g.s == 0 then
+        g.f = seq - 1
+      end
+      g.s = g.s + 1
+      if e.lane then
+        push(g, { seq, e.lane }, { e.lane }, 0)
+      else
+        if g.u == 0 then
+          g.c = seq - 1
+        end
+        g.u = g.u + 1
+      end
+    end
+    if #wants == 0 then
+      meta.history = meta.history + 1
+      unwanted[#unwanted + 1], unwanted[#unwanted + 2] = seq, seq
+    elseif #wants > 1 then
+      shared[#shared + 1], shared[#shared + 2] = seq, #wants
+    end
+    local pop = min(TRIM_MAX, max(0, meta.history - history_max))
+    meta.history = meta.history - pop
+    pops[n], popped = pop, popped + pop
+  end
+  many('HSET', IDS, ids)
+  call('RPUSH', QUEUE, meta.newest .. '\n' .. table.concat(row, '\n'))
+  many('ZADD', UNWANTED, unwanted)
+  many('HSET', LIVE, shared)
+  if popped > 0 then
+    local gone = trim(popped, groups)
+    if #gone > 0 and call('EXISTS', UNWANTED) == 1 then
+      local was_unwanted, at, never = ask('ZMSCORE', UNWANTED, gone), 1, {}
+      for n = from, to do
+        for _ = 1, pops[n] do
+          if was_unwanted[at] then
+            events[n].evicted = events[n].evicted + 1
+            never[#never + 1] = gone[at]
+          end
+          at = at + 1
+        end
+      end
+      many('ZREM', UNWANTED, never)
+    end
+  end
+  forget(window)
+end
+
+local function lay(events, groups, history_max, window)
+  if history_max >= SMALL and window >= SMALL then
+    if #events > 0 then
+      lay_row(events, 1, #events, groups, history_max, window)
+    end
+    return
+  end
+  for n = 1, #events do
+    lay_row(events, n, n, groups, history_max, window)
+  end
+end
