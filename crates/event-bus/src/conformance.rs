@@ -20,7 +20,7 @@ mod replay;
 mod retry;
 mod skip;
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use infra_types::{Backoff, Clock, Envelope, EventId, ManualClock, Timestamp, Topic, backoff::Jitter};
@@ -79,7 +79,19 @@ pub fn config() -> BusConfig {
 #[macro_export]
 macro_rules! event_bus_conformance {
     ($fixture:expr) => {
-        $crate::event_bus_conformance! { @each $fixture;
+        $crate::event_bus_cases! { @list tests $fixture }
+    };
+}
+
+/// A `Vec` of every [`Case`](crate::conformance::Case), for a runner of one's own. `$fixture` is an expression that gives a new
+/// [`Fixture`](crate::conformance::Fixture) and holds nothing but what is `Copy`.
+#[macro_export]
+macro_rules! event_bus_cases {
+    ($fixture:expr) => {
+        $crate::event_bus_cases! { @list futures $fixture }
+    };
+    (@list $what:ident $fixture:expr) => {
+        $crate::event_bus_cases! { @$what $fixture;
             live_events_reach_every_subscription_that_wants_them
             a_star_crosses_colons_and_topics_stay_real
             stored_events_reach_live_subscriptions_and_live_ones_are_not_stored
@@ -167,6 +179,7 @@ macro_rules! event_bus_conformance {
             a_replay_of_the_latest_of_each_key
             a_replay_tells_that_older_events_are_gone
             a_replay_twice_is_the_same
+            a_replay_beside_publishers_skips_nothing
             a_replay_ends_with_the_newest_of_its_call
             a_replay_moves_its_clock
             a_dropped_replay_leaves_nothing
@@ -198,6 +211,7 @@ macro_rules! event_bus_conformance {
             the_order_of_a_key_holds_within_priority
             delayed_and_redriven_events_keep_their_priority
             priority_survives_a_crash
+            priority_passes_what_comes_alone
             stored_events_survive_a_crash
             attempts_and_errors_survive_a_crash
             claims_of_the_dead_come_back_after_the_lease
@@ -224,12 +238,36 @@ macro_rules! event_bus_conformance {
             a_closed_bus_refuses_and_closes_twice
         }
     };
-    (@each $fixture:expr; $($case:ident)+) => {
+    (@tests $fixture:expr; $($case:ident)+) => {
         $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $case() {
             $crate::conformance::$case($fixture).await;
         })+
     };
+    (@futures $fixture:expr; $($case:ident)+) => {
+        vec![$($crate::conformance::Case::new(stringify!($case), async move { $crate::conformance::$case($fixture).await })),+]
+    };
+}
+
+/// A case that is about to run.
+pub struct Case {
+    /// Its name.
+    pub name: &'static str,
+    /// The case; it panics with what it saw if it fails.
+    pub run: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl Case {
+    /// A case by its name.
+    pub fn new(name: &'static str, run: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self { name, run: Box::pin(run) }
+    }
+}
+
+impl fmt::Debug for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Case").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 tokio::task_local! {

@@ -6,7 +6,8 @@ use super::{Fixture, Gate, Log, drain, event, patiently, pattern, pending, start
 use crate::{BusError, Delivery, EventBus, Overflow, SubscribeOptions};
 
 async fn send(bus: &Arc<dyn EventBus>, topic: &str, key: &str, data: &str) {
-    bus.publish(event(topic, key, data), Delivery::AtMostOnce).await.expect("a live publish succeeds");
+    let sent = bus.publish(event(topic, key, data), Delivery::AtMostOnce);
+    patiently("a live publish", sent).await.expect("a live publish succeeds");
 }
 
 /// Behind a held handler only the latest of each key waits, in the place of the one that it follows.

@@ -190,3 +190,26 @@ pub async fn priority_survives_a_crash(mut f: impl Fixture) {
     drain(&sub).await;
     assert_eq!(log.len(), 4);
 }
+
+/// An event whose consumers died with it comes alone, but nothing of risk waits for it.
+pub async fn priority_passes_what_comes_alone(mut f: impl Fixture) {
+    let (gate, log) = (Gate::new(), Log::new());
+    let options = |handler| SubscribeOptions::at_least_once(pattern("*"), "g", handler).with_consumer("bot");
+    start(&f.bus(), options(gate.handler(&log, |d| !is_risk(d)))).await;
+    store(&f.bus(), event("prices:x", "k", "killer")).await;
+    gate.wait().await;
+    if !crash(&mut f, "g").await {
+        return;
+    }
+    store(&f.bus(), event("prices:x", "other", "market")).await;
+    let sub = start(&f.bus(), options(gate.handler(&log, |d| !is_risk(d)))).await;
+    gate.wait().await;
+    for n in 0..3 {
+        store(&f.bus(), event("risk:limit", "k", format!("r{n}"))).await;
+        risk_seen(&log, n + 1).await;
+    }
+    assert_eq!(log.lines(), ["killer#1", "killer#2", "r0#1", "r1#1", "r2#1"], "and nothing else beside it");
+    gate.open(100);
+    drain(&sub).await;
+    assert_eq!(log.lines()[5..], ["market#1"]);
+}

@@ -72,8 +72,8 @@ pub async fn a_key_waits_for_the_other_process(f: impl Fixture) {
     store(&here, event("t", "a", "a1")).await;
     gate.wait().await;
     start(&there, patient(log.handler())).await;
-    for (key, data) in [("a", "a2"), ("b", "b1"), ("a", "a3"), ("c", "c1")] {
-        store(&here, event("t", key, data)).await;
+    for (bus, key, data) in [(&there, "a", "a2"), (&here, "b", "b1"), (&here, "a", "a3"), (&there, "c", "c1")] {
+        store(bus, event("t", key, data)).await;
     }
     moving(&f, "the other keys go on", || log.len() == 2).await;
     assert_eq!(log.lines(), ["b1#1", "c1#1"]);

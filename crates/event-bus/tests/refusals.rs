@@ -1,0 +1,76 @@
+//! The page of refusals and the suite say the same, and no case is left out of the list that every backend runs.
+
+use std::collections::BTreeSet;
+
+use infra_event_bus::conformance::Capability;
+
+const PAGE: &str = include_str!("../../../docs/event-bus-refusals.md");
+const LIST: &str = include_str!("../src/conformance.rs");
+
+/// The cases as they stand in the files of the suite.
+fn written() -> BTreeSet<String> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/conformance");
+    let files = std::fs::read_dir(folder).unwrap().map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap());
+    let case = |line: &str| Some(line.strip_prefix("pub async fn ")?.split(['(', '<']).next()?.to_owned());
+    files.flat_map(|text| text.lines().filter_map(case).collect::<Vec<_>>()).collect()
+}
+
+/// The cases that the macro makes tests of.
+fn listed() -> Vec<String> {
+    let list = LIST.split("@$what $fixture;").nth(1).unwrap().split('}').next().unwrap();
+    list.split_whitespace().map(str::to_owned).collect()
+}
+
+#[test]
+fn every_case_that_is_written_is_run() {
+    let listed = listed();
+    assert_eq!(listed.iter().cloned().collect::<BTreeSet<_>>(), written());
+    assert_eq!(listed.len(), written().len(), "one is listed twice");
+    assert!(listed.len() >= 80);
+}
+
+#[test]
+fn the_page_names_every_capability_once_and_no_other() {
+    let rows: Vec<_> = PAGE.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`')).collect();
+    let names: Vec<_> = rows.iter().map(|(name, _)| (*name).to_owned()).collect();
+    assert_eq!(names, Capability::ALL.map(|capability| format!("{capability:?}")));
+    for (name, cells) in rows {
+        assert_eq!(cells.matches('|').count(), 5, "{name} has a cell for each of the four backends");
+    }
+}
+
+#[test]
+fn the_page_names_cases_that_there_are() {
+    let written = written();
+    let words = PAGE.split('`').skip(1).step_by(2);
+    let cases: Vec<_> = words.filter(|word| word.contains('_') && !word.contains([':', ' ', '(', '/', '.'])).collect();
+    let settings = ["synchronous_commit"];
+    for case in cases.iter().filter(|case| !settings.contains(case)) {
+        assert!(written.contains(*case), "the page names {case}, which is no case");
+    }
+    let refusals: Vec<_> = PAGE.lines().filter(|line| line.starts_with("| ") && line.contains(": `")).collect();
+    for refusal in &refusals {
+        let by = refusal.rsplit('|').nth(1).unwrap();
+        assert!(written.iter().any(|case| by.contains(&format!("`{case}`"))), "no case asserts {refusal}");
+    }
+    // A "no" in the list needs its reason below.
+    for (backend, column) in [("memory", 2), ("SQLite", 3), ("Redis", 4), ("PostgreSQL", 5)] {
+        for capability in Capability::ALL {
+            let name = format!("`{capability:?}`");
+            let row = PAGE.lines().find(|line| line.starts_with(&format!("| {name} |"))).unwrap();
+            let is_refused = row.split('|').nth(column).unwrap().contains("**no**");
+            let has_reason = refusals.iter().any(|r| r.starts_with(&format!("| {backend}: ")) && r.contains(&name));
+            assert!(!is_refused || has_reason, "{backend} cannot do {name}, and the page does not say why");
+        }
+    }
+}
+
+/// What the page says without an "if" is what the bus says.
+#[test]
+fn the_page_tells_of_memory_what_memory_tells() {
+    let info = infra_event_bus::broker::Broker::info(&infra_event_bus::MemoryBroker::new(Default::default()));
+    for capability in Capability::ALL {
+        let row = PAGE.lines().find(|line| line.starts_with(&format!("| `{capability:?}` |"))).unwrap();
+        assert_eq!(row.split('|').nth(2).unwrap().contains("**no**"), !capability.is_in(&info), "{capability:?}");
+    }
+}
