@@ -12,6 +12,8 @@ mod memory;
 mod metrics;
 mod options;
 mod pattern;
+#[cfg(feature = "postgres")]
+mod postgres;
 #[cfg(feature = "redis")]
 mod redis;
 mod replay;
@@ -19,6 +21,8 @@ mod spill;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod subscription;
+#[cfg(any(feature = "redis", feature = "postgres"))]
+mod time_source;
 mod typed;
 
 pub use bus::{BusConfig, BusInfo, DeadLetter, DeadLetters, Delivery, EventBus, GroupStatus, Limits, Published};
@@ -30,11 +34,15 @@ pub use memory::{MemoryBroker, MemoryEventBus};
 pub use metrics::{HandlingTimes, Metrics};
 pub use options::{GroupOptions, Mode, OnRetry, Overflow, StartFrom, SubscribeOptions};
 pub use pattern::Pattern;
+#[cfg(feature = "postgres")]
+pub use postgres::{PostgresBroker, PostgresEventBus};
 #[cfg(feature = "redis")]
-pub use redis::{RedisBroker, RedisEventBus, TimeSource};
+pub use redis::{RedisBroker, RedisEventBus};
 pub use replay::{Replay, ReplayFrom, Replayed};
 pub use spill::{SpillConfig, SpillStatus, SpillSync, SpillingEventBus};
 #[cfg(feature = "sqlite")]
 pub use sqlite::{SqliteBroker, SqliteEventBus};
 pub use subscription::Subscription;
+#[cfg(any(feature = "redis", feature = "postgres"))]
+pub use time_source::TimeSource;
 pub use typed::{Publish, PublishError, Received, TopicMetrics, TryRecvError, TypedReceiver, TypedTopic, WhenFull};
