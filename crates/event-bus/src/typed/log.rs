@@ -22,6 +22,14 @@ impl<T> Chunk<T> {
         Self { events: Vec::with_capacity(capacity), gaps: Vec::new() }
     }
 
+    /// Drops the events if nobody else reads them, so that the room can be used again. Called without the lock.
+    pub(super) fn emptied(mut chunk: Arc<Self>) -> Option<Arc<Self>> {
+        let own = Arc::get_mut(&mut chunk)?;
+        own.events.clear();
+        own.gaps.clear();
+        Some(chunk)
+    }
+
     /// How many events were dropped right before that one.
     pub(super) fn gap_before(&self, index: usize) -> u64 {
         self.gaps.iter().find(|(at, _)| *at == index).map_or(0, |(_, dropped)| *dropped)
@@ -45,6 +53,8 @@ pub(super) struct Log<T> {
     /// The number of the first event in `sealed`, or in `open` if there is none.
     start: u64,
     open: Chunk<T>,
+    /// Empty, to be used again.
+    spare: Option<Arc<Chunk<T>>>,
     /// The number of the next event.
     tail: u64,
 }
@@ -52,7 +62,8 @@ pub(super) struct Log<T> {
 impl<T> Log<T> {
     pub(super) fn new(capacity: u64) -> Self {
         let chunk_len_max = capacity.min(CHUNK_LEN_MAX) as usize;
-        Self { chunk_len_max, sealed: VecDeque::new(), first: 0, start: 0, open: Chunk::with_capacity(0), tail: 0 }
+        let open = Chunk::with_capacity(0);
+        Self { chunk_len_max, sealed: VecDeque::new(), first: 0, start: 0, open, spare: None, tail: 0 }
     }
 
     pub(super) fn tail(&self) -> u64 {
@@ -60,6 +71,7 @@ impl<T> Log<T> {
     }
 
     /// Appends an event for that many receivers, right after `dropped` others.
+    #[inline]
     pub(super) fn append(&mut self, event: T, dropped: u64, receivers: usize) {
         if self.open.events.len() == self.chunk_len_max {
             self.seal(receivers);
@@ -73,12 +85,44 @@ impl<T> Log<T> {
 
     /// Closes the open chunk, if it is not empty, for that many receivers.
     pub(super) fn seal(&mut self, receivers: usize) {
-        if !self.open.events.is_empty() {
-            // As long as this one was: a crowd of short chunks must not reserve room for long ones.
-            let next = Chunk::with_capacity(self.open.events.len().next_power_of_two());
-            let chunk = Arc::new(std::mem::replace(&mut self.open, next));
+        if let Some(chunk) = self.close_open() {
             self.sealed.push_back(Sealed { chunk, left: receivers });
         }
+    }
+
+    /// Closes the open chunk and hands it to the one receiver there is, who has taken all before.
+    #[inline]
+    pub(super) fn take_open(&mut self) -> Option<Arc<Chunk<T>>> {
+        debug_assert!(self.sealed.is_empty(), "it has taken all before");
+        let chunk = self.close_open()?;
+        self.first += 1;
+        self.start = self.tail;
+        Some(chunk)
+    }
+
+    #[inline]
+    fn close_open(&mut self) -> Option<Arc<Chunk<T>>> {
+        if self.open.events.is_empty() {
+            return None;
+        }
+        let mut chunk = self.take_spare();
+        std::mem::swap(Arc::get_mut(&mut chunk)?, &mut self.open);
+        Some(chunk)
+    }
+
+    /// An empty chunk to go on with. It is about as long as the one before, or a crowd of short chunks would reserve room for
+    /// long ones.
+    fn take_spare(&mut self) -> Arc<Chunk<T>> {
+        let len = self.open.events.len();
+        match self.spare.take_if(|spare| spare.events.capacity() <= 8 * len) {
+            Some(spare) => spare,
+            None => Arc::new(Chunk::with_capacity(len.next_power_of_two())),
+        }
+    }
+
+    /// Keeps an empty chunk to be used again. Gives back the one that there was.
+    pub(super) fn recycle(&mut self, empty: Arc<Chunk<T>>) -> Option<Arc<Chunk<T>>> {
+        self.spare.replace(empty)
     }
 
     /// The number that the next chunk will have.
@@ -97,6 +141,7 @@ impl<T> Log<T> {
     }
 
     /// Hands a chunk to one more of its receivers. The last one gets it for good.
+    #[inline]
     pub(super) fn take(&mut self, number: u64) -> Option<Arc<Chunk<T>>> {
         let index = usize::try_from(number.checked_sub(self.first)?).ok()?;
         let sealed = self.sealed.get_mut(index)?;

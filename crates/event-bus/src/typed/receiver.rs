@@ -41,8 +41,6 @@ pub struct TypedReceiver<T> {
     chunk: Option<Arc<Chunk<T>>>,
     /// Which event of the chunk is next.
     index: usize,
-    /// How many events it lost before that.
-    lost: u64,
     /// How many it lost before the ones that it took.
     told: u64,
     turn: u32,
@@ -51,7 +49,7 @@ pub struct TypedReceiver<T> {
 impl<T> TypedReceiver<T> {
     pub(super) fn new(shared: &Arc<Shared<T>>) -> Self {
         let place = shared.locked(|state, _| state.subscribe());
-        Self { shared: shared.clone(), place, chunk: None, index: 0, lost: 0, told: 0, turn: 0 }
+        Self { shared: shared.clone(), place, chunk: None, index: 0, told: 0, turn: 0 }
     }
 
     /// The next event, or none when the topic has ended and everything before was received.
@@ -99,7 +97,7 @@ impl<T> TypedReceiver<T> {
         match self.shared.when_full {
             WhenFull::Block | WhenFull::Error => 0,
             WhenFull::DropNewest => self.shared.locked(|state, _| state.dropped_since(self.place.index)),
-            WhenFull::DropOldest => self.told + self.lost + self.behind(),
+            WhenFull::DropOldest => self.told + self.place.lost + self.behind(),
         }
     }
 
@@ -141,6 +139,7 @@ impl<T> TypedReceiver<T> {
 
     /// Whether there is a next event (true), there will be none (false) or there is none yet; then the waker is woken when that
     /// changes.
+    #[inline]
     fn look(&mut self, waker: Option<&Waker>) -> Option<bool> {
         loop {
             let behind = self.behind();
@@ -154,15 +153,11 @@ impl<T> TypedReceiver<T> {
             if waker.is_none() && self.shared.tail() == (self.place.position, true) {
                 return None;
             }
-            // The old chunk goes here, not under the lock.
-            (self.chunk, self.index) = (None, 0);
-            match self.shared.locked(|state, after| state.turn(&self.place, waker, after)) {
-                Turn::Chunk { chunk, number, lost } => {
-                    self.chunk = Some(chunk);
-                    self.place.chunk = number + 1;
-                    self.place.position += lost;
-                    self.lost += lost;
-                }
+            // What it has read is dropped here, not under the lock.
+            let empty = self.chunk.take().and_then(Chunk::emptied);
+            self.index = 0;
+            match self.shared.locked(|state, after| state.turn(&mut self.place, empty, waker, after)) {
+                Turn::Chunk(chunk) => self.chunk = Some(chunk),
                 Turn::Nothing => return None,
                 Turn::Ended => return Some(false),
             }
@@ -179,11 +174,12 @@ impl<T> TypedReceiver<T> {
         let lost = usize::try_from(count).unwrap_or(usize::MAX).min(self.held() - self.index);
         self.index += lost;
         self.place.position += lost as u64;
-        self.lost += lost as u64;
+        self.place.lost += lost as u64;
         self.shared.locked(|state, _| state.count_lost(lost as u64));
     }
 
     /// Takes the next event, which is there.
+    #[inline]
     fn take(&mut self) -> Received<'_, T> {
         let index = self.index;
         self.index += 1;
@@ -192,7 +188,7 @@ impl<T> TypedReceiver<T> {
             self.shared.locked(|state, after| state.answered(self.place.index, after));
         }
         let chunk = self.chunk.as_ref().expect("`look` has found a chunk");
-        let mut missed = std::mem::take(&mut self.lost);
+        let mut missed = std::mem::take(&mut self.place.lost);
         if self.shared.when_full == WhenFull::DropNewest {
             missed = chunk.gap_before(index).saturating_sub(std::mem::take(&mut self.place.not_mine));
         }

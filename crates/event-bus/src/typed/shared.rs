@@ -42,6 +42,7 @@ impl<T> Shared<T> {
     }
 
     /// Does something under the lock, and what follows from it afterwards.
+    #[inline]
     pub(super) fn locked<R>(&self, work: impl FnOnce(&mut State<T>, &mut After<T>) -> R) -> R {
         let mut after = After::new();
         let result = {
@@ -55,9 +56,7 @@ impl<T> Shared<T> {
             }
             result
         };
-        if after.is_due() {
-            after.run();
-        }
+        after.run();
         result
     }
 }

@@ -11,27 +11,32 @@ use super::{
 /// What has to happen once the lock is given up: in it foreign code runs, which may come back to this topic.
 #[derive(Debug)]
 pub(super) struct After<T> {
-    wakers: Vec<Waker>,
+    /// Most often there is one, which then costs no allocation.
+    waker: Option<Waker>,
+    more: Vec<Waker>,
     discarded: Option<Waker>,
     freed: Vec<Arc<Chunk<T>>>,
 }
 
 impl<T> After<T> {
     pub(super) fn new() -> Self {
-        Self { wakers: Vec::new(), discarded: None, freed: Vec::new() }
+        Self { waker: None, more: Vec::new(), discarded: None, freed: Vec::new() }
     }
 
     fn wake(&mut self, waker: Waker) {
-        self.wakers.push(waker);
-    }
-
-    pub(super) fn is_due(&self) -> bool {
-        !self.wakers.is_empty()
+        match &self.waker {
+            None => self.waker = Some(waker),
+            Some(_) => self.more.push(waker),
+        }
     }
 
     /// Wakes whom it concerns; what is freed goes with `self`.
-    pub(super) fn run(self) {
-        self.wakers.into_iter().for_each(Waker::wake);
+    #[inline]
+    pub(super) fn run(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+            self.more.drain(..).for_each(Waker::wake);
+        }
     }
 }
 
@@ -258,7 +263,7 @@ impl<T> State<T> {
         }
         self.readers[index] = Some(reader);
         self.metrics.receivers += 1;
-        Place { index, seat, position, chunk, not_mine: self.gap }
+        Place { index, seat, position, chunk, lost: 0, not_mine: self.gap }
     }
 
     /// The reader is gone: nothing is kept for it, and nobody waits for it any more.
@@ -274,19 +279,39 @@ impl<T> State<T> {
         self.hand_out(after);
     }
 
-    /// What follows for a reader that has taken all events before `position` and all chunks before `number`. If that is nothing
-    /// and there is a `waker`, the reader sleeps until there is something.
-    pub(super) fn turn(&mut self, reader: &Place, waker: Option<&Waker>, after: &mut After<T>) -> Turn<T> {
+    /// What follows for a reader that is through with its chunk, which it gives back if it was the last one to read it. If
+    /// nothing follows and there is a `waker`, the reader sleeps until something does.
+    #[inline]
+    pub(super) fn turn(
+        &mut self,
+        reader: &mut Place,
+        empty: Option<Arc<Chunk<T>>>,
+        waker: Option<&Waker>,
+        after: &mut After<T>,
+    ) -> Turn<T> {
         after.discarded = self.wake_up(reader.index);
-        // With `DropOldest` the log may begin later than that.
-        let number = reader.chunk.max(self.log.first());
-        let lost = self.log.start().saturating_sub(reader.position);
-        if number == self.log.sealed_until() {
-            self.log.seal(self.metrics.receivers);
+        if let Some(empty) = empty {
+            after.freed.extend(self.log.recycle(empty));
         }
-        if let Some(chunk) = self.log.take(number) {
-            self.metrics.dropped += lost;
-            return Turn::Chunk { chunk, number, lost };
+        // With `DropOldest` the log may begin later than that.
+        let (number, lost_until) = (reader.chunk.max(self.log.first()), self.log.start());
+        let chunk = if number < self.log.sealed_until() {
+            self.log.take(number)
+        } else if self.metrics.receivers == 1 {
+            self.log.take_open()
+        } else {
+            self.log.seal(self.metrics.receivers);
+            self.log.take(number)
+        };
+        if let Some(chunk) = chunk {
+            reader.chunk = number + 1;
+            let lost = lost_until.saturating_sub(reader.position);
+            if lost > 0 {
+                reader.lost += lost;
+                reader.position += lost;
+                self.metrics.dropped += lost;
+            }
+            return Turn::Chunk(chunk);
         }
         if self.has_ended() {
             return Turn::Ended;
@@ -338,6 +363,8 @@ pub(super) struct Place {
     /// The number of the next chunk that it comes to.
     pub(super) chunk: u64,
     pub(super) seat: Arc<Seat>,
+    /// How many events it lost right before that.
+    pub(super) lost: u64,
     /// With `DropNewest`: how many were dropped right before its first event and before it came.
     pub(super) not_mine: u64,
 }
@@ -345,12 +372,7 @@ pub(super) struct Place {
 /// What follows for a reader.
 #[derive(Debug)]
 pub(super) enum Turn<T> {
-    Chunk {
-        chunk: Arc<Chunk<T>>,
-        number: u64,
-        /// How many events the reader lost before it.
-        lost: u64,
-    },
+    Chunk(Arc<Chunk<T>>),
     Nothing,
     Ended,
 }
