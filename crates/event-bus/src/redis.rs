@@ -5,6 +5,7 @@
 mod append;
 mod keys;
 mod lend;
+mod live;
 mod scripts;
 mod wire;
 
@@ -22,11 +23,11 @@ use infra_types::{Clock, ErrorKind, Health, HealthStatus, Timestamp};
 use parking_lot::RwLock;
 use redis::{Cmd, Value as Reply};
 
-use self::{append::Groups, lend::Numbers};
+use self::{append::Groups, lend::Numbers, live::Live};
 use crate::{
     Bus, BusConfig, BusError, BusInfo, DeadLetter, GroupStatus, Limits, StartFrom, TimeSource,
     broker::{
-        Append, Appended, Broker, Claim, Claims, GroupSpec, PAGE_MAX, Page, Progress, Record, Seq, Settle, Settled,
+        Append, Appended, Broker, Claim, Claims, GroupSpec, Listener, PAGE_MAX, Page, Progress, Record, Seq, Settle, Settled,
     },
 };
 
@@ -68,6 +69,7 @@ pub struct RedisBroker {
     is_durable: bool,
     groups: Latest,
     numbers: Numbers,
+    live: Live,
     /// The newest place that an answer named, and whether a later answer named an older one as newest.
     newest_seen: AtomicU64,
     has_lost: AtomicBool,
@@ -103,8 +105,10 @@ impl RedisBroker {
     /// # Errors
     /// `Invalid` for a key prefix that holds `{` or `}`.
     pub fn new(redis: Redis, limits: Limits) -> Result<Self, BusError> {
+        let base = keys::base(redis.key_prefix(), NAME)?;
         Ok(Self {
-            base: keys::base(redis.key_prefix(), NAME)?,
+            live: Live::new(redis.clone(), &base),
+            base,
             redis,
             limits,
             time: TimeSource::default(),
@@ -124,6 +128,7 @@ impl RedisBroker {
     /// `Invalid` unless it is 1 to 64 printable characters without `{` and `}`.
     pub fn with_name(mut self, name: &str) -> Result<Self, BusError> {
         self.base = keys::base(self.redis.key_prefix(), name)?;
+        self.live = Live::new(self.redis.clone(), &self.base);
         Ok(self)
     }
 
@@ -280,7 +285,7 @@ impl Broker for RedisBroker {
             survives_process: true,
             survives_power_cut: self.fsync() == Some(Fsync::Always) && !self.redis.may_fail_over(),
             shared_between_processes: true,
-            live_between_processes: false,
+            live_between_processes: true,
             limits: self.limits,
         }
     }
@@ -442,6 +447,18 @@ impl Broker for RedisBroker {
                 return Ok(page);
             }
         }
+    }
+
+    async fn send_live(&self, event: &Append) -> Result<(), BusError> {
+        self.live.send(event).await
+    }
+
+    async fn flush(&self) {
+        self.live.flush().await;
+    }
+
+    async fn listen(&self, listener: Listener) {
+        self.live.listen(listener).await;
     }
 
     async fn health(&self) -> Health {

@@ -117,6 +117,7 @@ impl RedisBroker {
                     if let Some(newest) = new.max() {
                         // Equal would be old as well: it is a new place.
                         self.check_newest(seen + 1, newest);
+                        self.live.stored();
                     }
                     return Ok(answers);
                 }

@@ -75,6 +75,10 @@ impl Stored {
         Ok(Self { head: bytes(head)?, body: bytes(body)? })
     }
 
+    pub(super) fn from_parts(head: &[u8], body: &[u8]) -> Self {
+        Self { head: head.to_vec(), body: body.to_vec() }
+    }
+
     /// An entry of the log, with its place.
     pub(super) fn entry(entry: Reply) -> Result<(Seq, Self), BusError> {
         let mut entry = array(Some(entry))?.into_iter();
