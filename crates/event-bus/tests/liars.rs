@@ -54,6 +54,7 @@ impl Fixture for Liar {
     }
 
     async fn reopen(&mut self) {
+        self.bus.inner.broker().die();
         self.bus.inner.abandon();
         self.bus = self.another();
     }

@@ -75,6 +75,7 @@ impl Fixture for Shared {
     }
 
     async fn reopen(&mut self) {
+        self.bus.broker().die();
         self.bus.abandon();
         self.bus = self.open();
     }

@@ -10,14 +10,16 @@ const LIST: &str = include_str!("../src/conformance.rs");
 /// The cases as they stand in the files of the suite.
 fn written() -> BTreeSet<String> {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/conformance");
-    let files = std::fs::read_dir(folder).unwrap().map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap());
+    let read = |file: std::io::Result<std::fs::DirEntry>| std::fs::read_to_string(file?.path());
+    let files = std::fs::read_dir(folder).expect("the suite is there").map(|file| read(file).expect("a file of it"));
     let case = |line: &str| Some(line.strip_prefix("pub async fn ")?.split(['(', '<']).next()?.to_owned());
     files.flat_map(|text| text.lines().filter_map(case).collect::<Vec<_>>()).collect()
 }
 
 /// The cases that the macro makes tests of.
 fn listed() -> Vec<String> {
-    let list = LIST.split("@$what $fixture;").nth(1).unwrap().split('}').next().unwrap();
+    let (_, list) = LIST.split_once("@$what $fixture;").expect("the macro's list");
+    let (list, _) = list.split_once('}').expect("its end");
     list.split_whitespace().map(str::to_owned).collect()
 }
 

@@ -82,6 +82,11 @@ impl LyingBroker {
         Self { inner, lie: self.lie, process, processes, memory: Mutex::default() }
     }
 
+    /// Its process dies.
+    pub(crate) fn die(&self) {
+        self.inner.die();
+    }
+
     fn twist(&self, append: Append) -> Append {
         let mut event = append.envelope.as_ref().clone();
         let mut is_priority = append.is_priority;

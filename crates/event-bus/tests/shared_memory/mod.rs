@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use async_trait::async_trait;
+use futures::FutureExt;
 use infra_event_bus::{
     BusError, BusInfo, DeadLetter, GroupStatus, MemoryBroker,
     broker::{
@@ -14,7 +15,7 @@ use infra_event_bus::{
     conformance::config,
 };
 use infra_types::{Health, Timestamp};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::mpsc;
 
 /// What stands for the server.
@@ -31,19 +32,34 @@ struct Server {
 pub(crate) struct SharedBroker {
     server: Arc<Server>,
     process: u64,
+    is_dead: RwLock<bool>,
 }
 
 impl SharedBroker {
     pub(crate) fn new() -> Self {
         let events = MemoryBroker::new(config().limits);
         let server = Server { events, listeners: Mutex::default(), next_process: AtomicU64::new(1) };
-        Self { server: Arc::new(server), process: 0 }
+        Self { server: Arc::new(server), process: 0, is_dead: RwLock::new(false) }
     }
 
     /// Another process's broker on the same events.
     pub(crate) fn another(&self) -> Self {
         let process = self.server.next_process.fetch_add(1, Ordering::Relaxed);
-        Self { server: self.server.clone(), process }
+        Self { server: self.server.clone(), process, is_dead: RwLock::new(false) }
+    }
+
+    /// From now on its process claims and settles nothing, not even what a thread of it has begun.
+    pub(crate) fn die(&self) {
+        *self.is_dead.write() = true;
+    }
+
+    /// Does it while the process cannot die; memory never waits.
+    fn alive<T>(&self, work: impl Future<Output = Result<T, BusError>>) -> Result<T, BusError> {
+        let is_dead = self.is_dead.read();
+        if *is_dead {
+            return Err(BusError::Closed);
+        }
+        work.now_or_never().expect("memory never waits")
     }
 
     fn tell_others(&self, signal: &Signal) {
@@ -89,7 +105,7 @@ impl Broker for SharedBroker {
     }
 
     async fn claim(&self, claim: Claim) -> Result<Claims, BusError> {
-        self.server.events.claim(claim).await
+        self.alive(self.server.events.claim(claim))
     }
 
     async fn settle(
@@ -99,7 +115,7 @@ impl Broker for SharedBroker {
         now: Timestamp,
         ends: Vec<Settle>,
     ) -> Result<Settled, BusError> {
-        self.server.events.settle(group, incarnation, now, ends).await
+        self.alive(self.server.events.settle(group, incarnation, now, ends))
     }
 
     async fn extend(
