@@ -53,6 +53,9 @@ static SCHEMA: PgSchema = PgSchema {
     )],
 };
 
+/// Events of a removed group that are taken away in one statement.
+const CLEAN_MAX: i32 = 2_000;
+
 /// A bus whose stored events are in a PostgreSQL schema. Closing the bus leaves the handle open: others may share it.
 pub type PostgresEventBus = Bus<PostgresBroker>;
 
@@ -75,7 +78,8 @@ impl PostgresEventBus {
 ///
 /// An appended event is as safe as the server keeps its commits: see [`BusInfo`] and [`durable`](Self::durable). Appends of all
 /// processes happen one by one; what is independent and busy belongs in schemas of its own. An append that waits for longer than the
-/// operation timeout is refused with kind `Transient`, and nothing was stored.
+/// operation timeout is refused with kind `Transient`, and nothing was stored. A group that begins with `Earliest` is laid out in one
+/// statement: where more than some 100,000 events are kept, give the handle an operation timeout of more than the default 2 s.
 pub struct PostgresBroker {
     postgres: Postgres,
     limits: Limits,
@@ -204,6 +208,18 @@ impl PostgresBroker {
         Ok(rows)
     }
 
+    /// Takes away what removed groups had still to do, a part at a time. If it fails, the next call goes on.
+    async fn clean(&self) {
+        loop {
+            let query = sqlx::query("SELECT bus_clean($1) AS has_more").bind(CLEAN_MAX);
+            let Ok(rows) = self.postgres.write(query).await else { return };
+            let has_more = wire::only(&rows).and_then(|row| wire::get::<bool>(row, "has_more"));
+            if !has_more.unwrap_or(false) {
+                return;
+            }
+        }
+    }
+
     async fn probe(&self) -> Result<(), BusError> {
         self.ready().await?;
         let seen = self.newest_seen.load(Ordering::SeqCst);
@@ -311,6 +327,7 @@ impl Broker for PostgresBroker {
             .bind(spec.from == StartFrom::Earliest);
         let rows = self.postgres.write(query).await?;
         let (stored, asked) = (wire::get::<String>(wire::only(&rows)?, "pattern")?, spec.pattern.to_string());
+        self.clean().await;
         if stored == asked {
             return Ok(());
         }
@@ -320,7 +337,9 @@ impl Broker for PostgresBroker {
     async fn remove_group(&self, group: &str) -> Result<bool, BusError> {
         self.ready().await?;
         let rows = self.postgres.write(sqlx::query("SELECT bus_remove($1) AS was_there").bind(group)).await?;
-        wire::get(wire::only(&rows)?, "was_there")
+        let was_there = wire::get(wire::only(&rows)?, "was_there")?;
+        self.clean().await;
+        Ok(was_there)
     }
 
     async fn take_over(&self, group: &str, consumer: &str, incarnation: &str) -> Result<u64, BusError> {

@@ -6,7 +6,9 @@
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use infra_backends::{Postgres, PostgresConfig};
-use infra_event_bus::{BusConfig, EventBus, Limits, Pattern, PostgresBroker, PostgresEventBus, SubscribeOptions, handler_fn};
+use infra_event_bus::{
+    BusConfig, EventBus, Limits, Pattern, PostgresBroker, PostgresEventBus, SubscribeOptions, handler_fn,
+};
 use infra_testkit::{Cut, FaultProxy, KillableChild, PostgresServer, child_argument, say};
 use infra_types::{Clock, Envelope, ErrorKind, EventId, SystemClock, Topic};
 use tokio::sync::watch;

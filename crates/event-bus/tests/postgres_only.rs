@@ -315,6 +315,36 @@ async fn a_zero_byte_is_kept() {
     assert_eq!(broker.dead_letters("g", 0, 1).await.unwrap()[0].error, "why\0");
 }
 
+/// A group with more to do than one statement takes away is gone at once, and leaves nothing; what a process that died on the way
+/// left is taken away by the next.
+#[tokio::test]
+async fn a_removed_group_leaves_nothing() {
+    let config = config();
+    let broker = broker(&config);
+    open(&broker).await;
+    let second = GroupSpec { name: "h".into(), pattern: Pattern::new("*").unwrap(), from: StartFrom::New };
+    broker.open_group(second.clone()).await.unwrap();
+    for _ in 0..9 {
+        store(&broker, (0..500).map(|n| event(&format!("{}", n % 5), n.to_string())).collect()).await;
+    }
+    let mut conn = raw(&config).await;
+    let mut rows = async || -> (i64, i64, i64) {
+        let sql = "SELECT (SELECT count(*) FROM bus_delivery), (SELECT count(*) FROM bus_use), (SELECT count(*) FROM bus_history)";
+        sqlx::query_as(sql).fetch_one(&mut conn).await.unwrap()
+    };
+    assert!(broker.remove_group("g").await.unwrap());
+    assert!(!broker.remove_group("g").await.unwrap());
+    assert!(matches!(broker.status("g").await, Err(BusError::NoGroup { .. })));
+    assert_eq!(rows().await, (4_500, 4_500, 0));
+    run(&mut raw(&config).await, "SELECT bus_remove('h')").await;
+    assert!(matches!(broker.claim(Claim { group: "h".into(), ..patient("c") }).await, Err(BusError::NoGroup { .. })));
+    // It does not get what comes afterwards either.
+    store(&broker, vec![event("k", "1")]).await;
+    broker.open_group(second).await.unwrap();
+    assert_eq!(rows().await, (0, 0, 4_501));
+    assert_eq!(broker.status("h").await.unwrap().pending, 0);
+}
+
 /// A consumer that polls once an hour hears at once what another process stores, also after its connection was cut.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_process_wakes_a_consumer() {

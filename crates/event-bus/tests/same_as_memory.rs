@@ -1,5 +1,5 @@
 //! The memory broker is the specification: whatever is asked of both, the stores answer the same.
-#![cfg(any(feature = "sqlite", feature = "redis"))]
+#![cfg(any(feature = "sqlite", feature = "redis", feature = "postgres"))]
 
 use std::{ops::AsyncFn, sync::Arc, time::Duration};
 
@@ -296,9 +296,9 @@ impl Run<'_> {
 }
 
 /// Runs many random steps on memory and on the broker that `new` makes, which lives as long as what comes with it.
-fn same_as_memory<B: Broker, G>(new: impl AsyncFn(Limits) -> Result<(B, G), BusError>) {
+fn same_as_memory<B: Broker, G>(cases: u32, new: impl AsyncFn(Limits) -> Result<(B, G), BusError>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let config = Config { cases: 200, failure_persistence: None, ..Config::default() };
+    let config = Config { cases, failure_persistence: None, ..Config::default() };
     let outcome = TestRunner::new(config).run(&(limits(), steps()), |(limits, steps)| {
         runtime.block_on(async {
             let (broker, _guard) = new(limits).await.map_err(|e| TestCaseError::fail(e.to_string()))?;
@@ -316,7 +316,7 @@ fn same_as_memory<B: Broker, G>(new: impl AsyncFn(Limits) -> Result<(B, G), BusE
 #[test]
 fn sqlite_answers_as_memory_does() {
     use infra_backends::{Sqlite, SqliteConfig, Synchronous};
-    same_as_memory(async |limits| {
+    same_as_memory(200, async |limits| {
         let dir = tempfile::tempdir().expect("a directory for the file");
         let file = SqliteConfig::new(dir.path().join("bus.db")).with_synchronous(Synchronous::Normal);
         Ok((infra_event_bus::SqliteBroker::new(Sqlite::new(file), limits), dir))
@@ -329,9 +329,22 @@ fn redis_answers_as_memory_does() {
     use infra_backends::{Redis, RedisConfig};
     use infra_event_bus::{RedisBroker, TimeSource};
     use infra_testkit::{RedisServer, unique_name};
-    same_as_memory(async |limits| {
+    same_as_memory(200, async |limits| {
         let config = RedisConfig::from_url(&RedisServer::shared().url())?;
         let redis = Redis::new(config.with_key_prefix(format!("{}:", unique_name())))?;
         Ok((RedisBroker::new(redis, limits)?.with_time_source(TimeSource::Bus), ()))
+    });
+}
+
+#[cfg(feature = "postgres")]
+#[test]
+fn postgres_answers_as_memory_does() {
+    use infra_backends::{Postgres, PostgresConfig};
+    use infra_event_bus::{PostgresBroker, TimeSource};
+    use infra_testkit::{PostgresServer, unique_name};
+    same_as_memory(100, async |limits| {
+        let config = PostgresConfig::from_url(&PostgresServer::shared().url())?.with_schema(unique_name());
+        let config = config.with_operation_timeout(Duration::from_secs(30));
+        Ok((PostgresBroker::new(Postgres::new(config)?, limits).with_time_source(TimeSource::Bus), ()))
     });
 }

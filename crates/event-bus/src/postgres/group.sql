@@ -67,26 +67,47 @@ BEGIN
     RETURN p_pattern;
 END $$;
 
+-- Takes a group out of sight, in one step however much it has still to do: bus_clean takes that away. No group has a blank in its name,
+-- and no topic is empty.
 CREATE FUNCTION bus_remove(p_name text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    v_head bus_head := bus_lock_head();
+BEGIN
+    UPDATE bus_group g SET name = 'removed ' || g.id, likes = '' WHERE g.name = p_name;
+    RETURN FOUND;
+END $$;
+
+-- Takes at most so many events of removed groups away; whether there is more to do.
+CREATE FUNCTION bus_clean(p_max int) RETURNS boolean
 LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 DECLARE
-    v_head bus_head := bus_lock_head();
     v_id int;
-    v_finished bigint;
+    v_head bus_head;
+    v_seqs bigint[];
 BEGIN
-    SELECT g.id INTO v_id FROM bus_group g WHERE g.name = p_name;
+    SELECT g.id INTO v_id FROM bus_group g WHERE g.name >= 'removed ' AND g.name < 'removed!' LIMIT 1;
     IF NOT FOUND THEN
         RETURN false;
     END IF;
-    PERFORM FROM bus_stripe s WHERE s.group_id = v_id ORDER BY s.n FOR UPDATE;
-    v_finished := bus_done(ARRAY(SELECT d.seq FROM bus_delivery d WHERE d.group_id = v_id));
-    v_finished := v_finished + (SELECT sum(s.finished) FROM bus_stripe s WHERE s.group_id = v_id);
-    UPDATE bus_head SET history = history + v_finished WHERE one = 1;
-    DELETE FROM bus_delivery WHERE group_id = v_id;
-    DELETE FROM bus_dead WHERE group_id = v_id;
-    DELETE FROM bus_stripe WHERE group_id = v_id;
-    DELETE FROM bus_group WHERE id = v_id;
+    v_seqs := ARRAY(SELECT d.seq FROM bus_delivery d WHERE d.group_id = v_id ORDER BY d.seq LIMIT p_max);
+    IF v_seqs = '{}' THEN
+        v_head := bus_lock_head();
+        PERFORM FROM bus_stripe s WHERE s.group_id = v_id ORDER BY s.n FOR UPDATE;
+        UPDATE bus_head SET history = history + coalesce((SELECT sum(s.finished) FROM bus_stripe s WHERE s.group_id = v_id), 0)
+        WHERE one = 1;
+        DELETE FROM bus_dead WHERE group_id = v_id;
+        DELETE FROM bus_stripe WHERE group_id = v_id;
+        DELETE FROM bus_group WHERE id = v_id;
+    ELSE
+        PERFORM FROM bus_stripe s WHERE s.group_id = v_id ORDER BY s.n FOR UPDATE;
+        -- Somebody who found the group before it was removed may have settled some.
+        v_seqs := ARRAY(SELECT d.seq FROM bus_delivery d WHERE d.group_id = v_id ORDER BY d.seq LIMIT p_max);
+        DELETE FROM bus_delivery d WHERE d.group_id = v_id AND d.seq = ANY (v_seqs);
+        UPDATE bus_stripe s SET settled = s.settled + cardinality(v_seqs), finished = s.finished + bus_done(v_seqs)
+        WHERE s.group_id = v_id AND s.n = 0;
+    END IF;
     RETURN true;
 END $$;
 

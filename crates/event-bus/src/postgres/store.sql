@@ -109,7 +109,7 @@ BEGIN
         WHERE NOT duplicates[u.ord]
         RETURNING e.seq, e.id, e.topic, e.key, e.is_priority, e.hash
     ), known AS (
-        INSERT INTO bus_id (id, seq) SELECT s.id, s.seq FROM stored s
+        INSERT INTO bus_id (id, seq, is_finished) SELECT s.id, s.seq, false FROM stored s
     ), laid AS (
         INSERT INTO bus_delivery AS d (group_id, seq, stripe, is_priority, is_head, is_aside, attempts, hash, next_at, locked_until, lease,
             nonce, key, last_error)
@@ -152,12 +152,9 @@ BEGIN
         )
         SELECT array_agg(g.seq ORDER BY g.seq), array_agg(g.was_wanted ORDER BY g.seq) INTO v_gone, v_was_wanted FROM gone g;
         WITH gone AS (
-            DELETE FROM bus_event e WHERE e.seq = ANY (v_gone) RETURNING e.seq, e.id
+            DELETE FROM bus_event e WHERE e.seq = ANY (v_gone) RETURNING e.id
         )
-        UPDATE bus_id k SET finished = v_head.next_finish + g.ord
-        FROM (SELECT gone.seq, gone.id, row_number() OVER (ORDER BY gone.seq) AS ord FROM gone) AS g
-        WHERE k.id = g.id;
-        v_head.next_finish := v_head.next_finish + v_trim;
+        UPDATE bus_id k SET is_finished = true FROM gone g WHERE k.id = g.id;
         v_head.history := v_head.history - cardinality(v_gone);
         v_at := 0;
         FOR i IN 1 .. c_count LOOP
@@ -169,16 +166,10 @@ BEGIN
             END LOOP;
         END LOOP;
     END IF;
-    -- Ids of those that left, as far as they are out of the window; a few in each write, so that none pays for all.
-    IF (SELECT k.seq FROM bus_id k WHERE k.finished IS NOT NULL ORDER BY k.finished LIMIT 1) <= v_head.newest - p_window THEN
-        DELETE FROM bus_id WHERE id = ANY (ARRAY(
-            SELECT f.id FROM (
-                SELECT o.id, bool_and(o.seq <= v_head.newest - p_window) OVER (ORDER BY o.finished ROWS UNBOUNDED PRECEDING) AS is_old
-                FROM (SELECT k.id, k.seq, k.finished FROM bus_id k WHERE k.finished IS NOT NULL
-                    ORDER BY k.finished LIMIT c_trim_max * c_count + 64) AS o) AS f
-            WHERE f.is_old));
-    END IF;
-    UPDATE bus_head SET newest = v_head.newest, history = v_head.history, next_finish = v_head.next_finish WHERE one = 1;
+    -- Ids of those that left and are out of the window; a few in each write, so that none pays for all.
+    DELETE FROM bus_id WHERE id = ANY (ARRAY(
+        SELECT k.id FROM bus_id k WHERE k.is_finished AND k.seq <= v_head.newest - p_window ORDER BY k.seq LIMIT c_trim_max * c_count + 64));
+    UPDATE bus_head SET newest = v_head.newest, history = v_head.history WHERE one = 1;
 END $$;
 
 CREATE FUNCTION bus_append(p_channel text, p_backlog_max bigint, p_history_max bigint, p_window bigint,
@@ -216,7 +207,7 @@ BEGIN
         answer := 2;
     ELSE
         answer := 0;
-        INSERT INTO bus_id (id) VALUES (p_event.id);
+        INSERT INTO bus_id (id, is_finished) VALUES (p_event.id, false);
         INSERT INTO bus_delayed (until_ns, no, event) VALUES (p_until + bus_shift(p_now, p_is_server), v_head.next_delay, p_event);
         UPDATE bus_head SET delayed = delayed + 1, next_delay = next_delay + 1 WHERE one = 1;
         PERFORM pg_notify(p_channel, '');
@@ -256,7 +247,7 @@ BEGIN
             evicted := evicted + v_stored.evicted[i];
             DELETE FROM bus_delayed WHERE until_ns = v_untils[i] AND no = v_nos[i];
         ELSE
-            INSERT INTO bus_id (id) VALUES (v_ids[i]);
+            INSERT INTO bus_id (id, is_finished) VALUES (v_ids[i], false);
         END IF;
     END LOOP;
     has_more := released > 0 AND cardinality(v_ids) = c_due_max;

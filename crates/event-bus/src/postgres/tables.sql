@@ -9,10 +9,9 @@ CREATE TABLE bus_head (
     -- How many rows bus_history has, but for what bus_stripe.finished adds.
     history bigint NOT NULL,
     delayed bigint NOT NULL,
-    next_delay bigint NOT NULL,
-    next_finish bigint NOT NULL
+    next_delay bigint NOT NULL
 ) WITH (fillfactor = 10);
-INSERT INTO bus_head VALUES (1, 0, 0, 0, 0, 0);
+INSERT INTO bus_head VALUES (1, 0, 0, 0, 0);
 
 -- Text that may hold anything is bytea: the server's text cannot hold a zero byte.
 CREATE TYPE bus_envelope AS (
@@ -39,13 +38,13 @@ CREATE TABLE bus_event (
 -- Compressing would happen behind the lock of the head.
 ALTER TABLE bus_event ALTER COLUMN data SET STORAGE EXTERNAL;
 
--- Ids that are known: of kept events, of delayed ones (no place yet), and of those that left, in the order in which they did.
+-- Ids that are known: of kept events, of delayed ones (no place yet), and of those that left (finished).
 CREATE TABLE bus_id (
     id text COLLATE "C" PRIMARY KEY,
     seq bigint,
-    finished bigint
+    is_finished boolean NOT NULL
 ) WITH (fillfactor = 90);
-CREATE INDEX bus_id_finished ON bus_id (finished) WHERE finished IS NOT NULL;
+CREATE INDEX bus_id_finished ON bus_id (seq) WHERE is_finished;
 
 -- How many groups still need an event. One that no group needs (any more) is in bus_history instead.
 CREATE TABLE bus_use (
