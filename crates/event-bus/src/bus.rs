@@ -219,7 +219,8 @@ pub trait EventBus: Send + Sync + fmt::Debug {
     /// Dropping the future may leave the event published, never half stored.
     async fn publish(&self, event: Envelope, delivery: Delivery) -> Result<Published, BusError>;
 
-    /// Publishes events at least once, in order, with one answer for each: one may be refused while the others are stored.
+    /// Publishes events at least once, in order, with one answer for each: one may be refused while the others are stored. So an event that is
+    /// refused as `BacklogFull` may be overtaken by later ones of its key that go to other topics; those of its topic are refused with it.
     ///
     /// # Cancel safety
     /// Dropping the future may leave any number of them stored, in order.
