@@ -209,6 +209,8 @@ pub async fn live_events_reach_other_processes_or_never_do(f: impl Fixture) {
     let begun = in_time(async {
         while log.len() == 0 {
             send("first".into()).await;
+            // A round trip, so that it does not send faster than anybody could hear.
+            let _ = here.status("nobody").await;
             tokio::task::yield_now().await;
         }
     });
@@ -217,7 +219,15 @@ pub async fn live_events_reach_other_processes_or_never_do(f: impl Fixture) {
         send(n.to_string()).await;
     }
     store(&here, event("p:y", "k", "100")).await;
-    until("the last arrives", || log.data().last().is_some_and(|data| data == "100")).await;
+    let arrives = in_time(async {
+        while log.data().last().is_none_or(|data| data != "100") {
+            tokio::task::yield_now().await;
+        }
+    });
+    if arrives.await.is_none() {
+        let (sent, heard) = (here.metrics(), there.metrics());
+        panic!("the last does not arrive: unsent {}, gaps {}, saw {:?}", sent.unsent, heard.gaps, log.data());
+    }
     let rest: Vec<_> = log.data().into_iter().skip_while(|data| data == "first").collect();
     assert_eq!(rest, (0..=100).map(|n| n.to_string()).collect::<Vec<_>>());
     drain(&own).await;
