@@ -192,7 +192,8 @@ async fn what_is_done_is_gone() {
     assert_eq!(left, ["groups", "ids", "log", "meta", "queue"]);
     assert_eq!(
         (cli(&["XLEN", &format!("{base}log")]), cli(&["HLEN", &format!("{base}ids")])),
-        ("2".into(), "2".into())
+        ("1".into(), "2".into()),
+        "one row of two"
     );
 }
 

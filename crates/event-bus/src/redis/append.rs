@@ -1,10 +1,13 @@
 //! Storing events. Which groups want one is found here, with the crate's own matcher, on the groups as they were last seen; the
 //! script refuses if they have changed since.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    collections::HashSet,
+    sync::{Arc, atomic::Ordering},
+};
 
 use infra_backends::Access;
-use infra_types::{ErrorKind, Timestamp};
+use infra_types::{ErrorKind, Timestamp, Topic};
 use redis::Value as Reply;
 
 use super::{RedisBroker, scripts, wire};
@@ -14,8 +17,12 @@ use crate::{
 };
 
 /// Events and bytes of one script at most: it holds up everybody else.
-const EVENTS_MAX: usize = 128;
+const EVENTS_MAX: usize = 256;
 const BYTES_MAX: usize = 4 << 20;
+/// Bytes of one row of events, unless one is larger by itself.
+const ROW_BYTES_MAX: usize = 64 << 10;
+/// With limits below this each event is stored by itself, so that they hold to the event; `lua/lay.lua` knows it too.
+const SMALL: u64 = 1_024;
 /// How often the groups may change under one write.
 const TRIES: u32 = 10;
 
@@ -86,11 +93,50 @@ impl RedisBroker {
         answers
     }
 
+    /// Whether the quick way may be tried.
+    fn fits_rows(&self, events: &[Append]) -> bool {
+        let mut ids = HashSet::with_capacity(events.len());
+        let is_small = self.limits.history_max < SMALL || self.limits.dedup_window < SMALL;
+        !is_small && events.iter().all(|event| !event.is_priority && ids.insert(event.envelope.id.as_str()))
+    }
+
     async fn append_part(&self, events: &[Append]) -> Result<Vec<Result<Appended, BusError>>, BusError> {
         self.ready().await?;
         let seen = self.newest_seen.load(Ordering::SeqCst);
+        let mut in_rows = self.fits_rows(events);
         for _ in 0..TRIES {
             let groups = self.groups.load();
+            if in_rows {
+                let mut call = scripts::ROWS.call(1);
+                call.arg(&self.base).arg(&groups.version);
+                call.arg(self.limits.backlog_max).arg(self.limits.history_max).arg(self.limits.dedup_window);
+                call.arg(groups.known.len());
+                for group in &groups.known {
+                    call.arg(&group.number);
+                }
+                rows(&mut call, &groups, events);
+                let (word, mut rest) = wire::answer(self.script(&scripts::ROWS, &call, Access::Write).await?)?;
+                match word.as_str() {
+                    "ok" => {
+                        let (first, evicted) = (wire::unsigned(rest.next())?, wire::unsigned(rest.next())?);
+                        let last = first + events.len() as u64 - 1;
+                        self.check_newest(seen + 1, last);
+                        self.live.stored();
+                        let answer = |seq| {
+                            Ok(Appended {
+                                seq: Some(seq),
+                                duplicate: false,
+                                evicted: if seq == last { evicted } else { 0 },
+                            })
+                        };
+                        return Ok((first..=last).map(answer).collect());
+                    }
+                    "groups" => self.groups.store(Arc::new(Groups::read(rest)?)),
+                    "single" => in_rows = false,
+                    _ => return Err(wire::unreadable()),
+                }
+                continue;
+            }
             let mut call = scripts::APPEND.call(1);
             call.arg(&self.base).arg(&groups.version);
             call.arg(self.limits.backlog_max).arg(self.limits.history_max).arg(self.limits.dedup_window);
@@ -152,6 +198,57 @@ impl RedisBroker {
             "full" => Err(BusError::DelayFull { waiting: wire::unsigned(rest.next())? }),
             _ => Err(wire::unreadable()),
         }
+    }
+}
+
+/// Adds the ids, and the events in rows: those that follow each other and that the same groups want.
+fn rows(call: &mut redis::Cmd, groups: &Groups, events: &[Append]) {
+    call.arg(events.len());
+    for event in events {
+        call.arg(event.envelope.id.as_str());
+    }
+    let mut wanting: Option<(&Topic, (Vec<u8>, String))> = None;
+    let (mut lanes, mut bodies, mut bytes) = (Vec::new(), Vec::new(), 0);
+    let flush =
+        |call: &mut redis::Cmd, wanted: &(Vec<u8>, String), lanes: &mut Vec<String>, bodies: &mut Vec<Vec<u8>>| {
+            let mut head = wanted.1.clone().into_bytes();
+            head.push(b';');
+            call.arg(&wanted.0).arg(lanes.len());
+            if let ([lane], [body]) = (lanes.as_slice(), bodies.as_slice()) {
+                head.extend_from_slice(lane.as_bytes());
+                call.arg(head).arg(body.as_slice());
+            } else {
+                head.extend_from_slice(&wire::pack(lanes));
+                call.arg(head).arg(wire::pack(bodies));
+            }
+            lanes.clear();
+            bodies.clear();
+        };
+    for event in events {
+        let topic = &event.envelope.topic;
+        if wanting.as_ref().is_none_or(|(of, _)| *of != topic) {
+            let new = groups.wanting(event);
+            if let Some((_, old)) = &wanting
+                && *old != new
+                && !lanes.is_empty()
+            {
+                flush(call, old, &mut lanes, &mut bodies);
+                bytes = 0;
+            }
+            wanting = Some((topic, new));
+        }
+        let Some((_, wanted)) = &wanting else { continue };
+        let body = wire::body(&event.envelope);
+        if !lanes.is_empty() && (lanes.len() == wire::ROW_MAX || bytes + body.len() > ROW_BYTES_MAX) {
+            flush(call, wanted, &mut lanes, &mut bodies);
+            bytes = 0;
+        }
+        bytes += body.len();
+        lanes.push(wire::lane(event));
+        bodies.push(body);
+    }
+    if let Some((_, wanted)) = &wanting {
+        flush(call, wanted, &mut lanes, &mut bodies);
     }
 }
 

@@ -4,7 +4,7 @@
 //!
 //! | what | which type of key | holds |
 //! |---|---|---|
-//! | `log` | stream | the events, by their places (`PLACE-0`): one field, named by its head (`NUMBERS;LANE`), with the rest as its value |
+//! | `log` | stream | the events in rows of up to 64 that the same groups want (`FIRST-MORE`): one field, named by its head (`NUMBERS;LANES`), with the rest as its value |
 //! | `meta` | hash | the numbers of the bus and of its groups, see below |
 //! | `groups`, `gone` | hash, set | name → number and pattern; numbers of groups that were removed and are being cleared up |
 //! | `ids`, `queue` | hash, list | id → place; the ids in rows as they came, each with its newest place |

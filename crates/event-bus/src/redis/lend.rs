@@ -93,8 +93,7 @@ impl RedisBroker {
             ));
         }
         for entry in wire::array(rest.next())? {
-            let (seq, event) = wire::Stored::entry(entry)?;
-            stored.push((seq, 1, event));
+            stored.extend(wire::Stored::entry(entry)?.into_iter().map(|(seq, event)| (seq, 1, event)));
         }
         for (seq, attempt, event) in stored {
             let is_priority = event.is_priority();

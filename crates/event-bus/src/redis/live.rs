@@ -107,7 +107,13 @@ impl Way {
     }
 
     /// Sends what is in the queue for as long as there is somebody to fill it.
-    async fn work(self: Arc<Self>, redis: Redis, me: [u8; 8], has_stored: Arc<AtomicBool>, mut queue: mpsc::Receiver<Append>) {
+    async fn work(
+        self: Arc<Self>,
+        redis: Redis,
+        me: [u8; 8],
+        has_stored: Arc<AtomicBool>,
+        mut queue: mpsc::Receiver<Append>,
+    ) {
         let mut events = Vec::with_capacity(EVENTS_MAX);
         while queue.recv_many(&mut events, EVENTS_MAX).await > 0 {
             let mut rest = events.as_slice();
@@ -143,7 +149,9 @@ impl Way {
                 Err(error) => error,
             };
             self.set_down(true);
-            if !matches!(error.kind(), ErrorKind::Transient | ErrorKind::Unavailable) || matches!(error, BusError::Ambiguous { .. }) {
+            if !matches!(error.kind(), ErrorKind::Transient | ErrorKind::Unavailable)
+                || matches!(error, BusError::Ambiguous { .. })
+            {
                 // Sent or not, or refused for good: at most once.
                 self.owed.fetch_add(events as u64, Relaxed);
                 return;

@@ -25,5 +25,6 @@ script!(PURGE, "", "purge.lua");
 script!(REDRIVE, "", "lanes.lua" "redrive.lua");
 script!(REMOVE, "", "remove.lua");
 script!(RIGHTS, " flags=no-writes", "rights.lua");
+script!(ROWS, "", "lanes.lua" "lay.lua" "rows.lua");
 script!(SETTLE, "", "lanes.lua" "settle.lua");
 script!(TAKE_OVER, "", "lanes.lua" "take_over.lua");

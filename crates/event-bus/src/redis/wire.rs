@@ -11,6 +11,9 @@ use crate::{
     broker::{Append, Seq, Shards},
 };
 
+/// Events of one entry of the log; `lua/common.lua` knows it too.
+pub(super) const ROW_MAX: usize = 64;
+
 /// Microseconds, the scripts' measure: a double holds them exactly. Before 1970 nothing waits.
 pub(super) fn floor_us(at: Timestamp) -> i64 {
     at.as_nanos().div_euclid(1_000).max(0)
@@ -79,13 +82,28 @@ impl Stored {
         Self { head: head.to_vec(), body: body.to_vec() }
     }
 
-    /// An entry of the log, with its place.
-    pub(super) fn entry(entry: Reply) -> Result<(Seq, Self), BusError> {
+    /// What a claim got of an entry of the log: its events with their places.
+    pub(super) fn entry(entry: Reply) -> Result<Vec<(Seq, Self)>, BusError> {
         let mut entry = array(Some(entry))?.into_iter();
         let id = text(entry.next())?;
-        let seq = id.split('-').next().and_then(|seq| seq.parse().ok()).ok_or_else(unreadable)?;
+        let (first, more) = id.split_once('-').ok_or_else(unreadable)?;
+        let (first, more): (Seq, Seq) =
+            (first.parse().map_err(|_| unreadable())?, more.parse().map_err(|_| unreadable())?);
         let mut fields = array(entry.next())?.into_iter();
-        Ok((seq, Self::new(fields.next(), fields.next())?))
+        let whole = Self::new(fields.next(), fields.next())?;
+        let (low, high) = match entry.next() {
+            low @ Some(_) => (unsigned(low)?, unsigned(entry.next())?),
+            None => (first, first.saturating_add(more)),
+        };
+        if more == 0 {
+            return Ok(vec![(first, whole)]);
+        }
+        let semicolon = whole.head.iter().position(|b| *b == b';').ok_or_else(unreadable)?;
+        let lanes = unpack(&whole.head[semicolon + 1..]).ok_or_else(unreadable)?;
+        let bodies = unpack(&whole.body).ok_or_else(unreadable)?;
+        let skip = usize::try_from(low.saturating_sub(first)).map_err(|_| unreadable())?;
+        let events = (low..=high).zip(lanes.into_iter().zip(bodies).skip(skip));
+        Ok(events.map(|(seq, (lane, body))| (seq, Self { head: [b";", lane].concat(), body: body.to_vec() })).collect())
     }
 
     fn lane(&self) -> Option<&str> {
@@ -155,6 +173,40 @@ pub(super) fn dead_letter(reply: Reply, group: &str) -> Result<DeadLetter, BusEr
         attempts: u32::try_from(attempts).unwrap_or(u32::MAX),
         at: Timestamp::from_nanos(at),
     })
+}
+
+/// Several texts in one, as the scripts unpack them (MessagePack: an array of strings, each with 32 bits of length).
+pub(super) fn pack<T: AsRef<[u8]>>(texts: &[T]) -> Vec<u8> {
+    let length = |n: usize| u32::try_from(n).unwrap_or(u32::MAX).to_be_bytes();
+    let mut packed = Vec::with_capacity(5 + texts.iter().map(|t| t.as_ref().len() + 5).sum::<usize>());
+    packed.push(0xdd);
+    packed.extend_from_slice(&length(texts.len()));
+    for text in texts {
+        packed.push(0xdb);
+        packed.extend_from_slice(&length(text.as_ref().len()));
+        packed.extend_from_slice(text.as_ref());
+    }
+    packed
+}
+
+/// What [`pack`] made, apart again.
+fn unpack(packed: &[u8]) -> Option<Vec<&[u8]>> {
+    let word = |kind: u8, rest: &mut &[u8]| {
+        let (head, behind) = rest.split_first_chunk::<5>()?;
+        *rest = behind;
+        let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]);
+        (head[0] == kind).then_some(usize::try_from(length).ok()?)
+    };
+    let mut rest = packed;
+    let count = word(0xdd, &mut rest)?;
+    let mut texts = Vec::with_capacity(count.min(ROW_MAX));
+    for _ in 0..count {
+        let length = word(0xdb, &mut rest)?;
+        let (text, behind) = rest.split_at_checked(length)?;
+        texts.push(text);
+        rest = behind;
+    }
+    Some(texts)
 }
 
 /// A script's answer: its first word, and the rest.

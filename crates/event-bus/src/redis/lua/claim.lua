@@ -293,6 +293,7 @@ end
 -- Straight off the log: what stands behind the cursor, but what is in the way of an open shard's events goes into its lane.
 local lent, is_more = {}, false
 local normal = sub(open, 1, shards)
+local taken = 0
 local function scan(room)
   local all_open, busy = not find(normal, '0', 1, true), {}
   for _, r in ipairs(claims) do
@@ -300,90 +301,125 @@ local function scan(room)
       busy[lane] = r
     end
   end
+  -- Nothing can be in the way: rows are lent as they are.
+  local is_simple = all_open and not has_lanes and not next(busy)
   local at = meta.odd == 0 and max(g.c, meta.trimmed) or g.c
-  local safe, looked, is_end = at, 0, false
-  local blocked, of_blocked, aside, of_aside, seqs, lanes = {}, {}, {}, {}, {}, {}
+  local from = at == g.c and g.r > 0 and g.r or at + 1
+  local safe, safe_row, looked, is_end = at, at == g.c and g.r or 0, 0, false
+  local blocked, of_blocked, aside, of_aside, parts = {}, {}, {}, {}, {}
   local gaps, events, of_events = {}, {}, {}
-  while #lent < room and looked < SCAN_MAX and not is_end and bytes <= BYTES_MAX do
-    local size = looked == 0 and min(room, 64) or 128
-    local page = call('XRANGE', LOG, at + 1, '+', 'COUNT', size)
+  local in_lanes = {}
+  while taken < room and looked < SCAN_MAX and not is_end and bytes <= BYTES_MAX do
+    -- As the newest ones are, so many rows and bytes.
+    local size = math.ceil(room / (meta.wide + 1)) + (looked == 0 and 0 or 64)
+    size = max(1, min(size, floor(BYTES_MAX / (meta.heavy + 1))))
+    local page = call('XRANGE', LOG, from, '+', 'COUNT', size)
     is_end = #page < size
-    looked = looked + #page
-    local in_lanes, mine, at_semicolon = {}, {}, {}
-    local asked, of = {}, {}
     for i = 1, #page do
-      local head = page[i][2][1]
-      local semicolon = find(head, ';', 1, true) or 0
-      local wanted = find(head, g.mine, 1, true)
-      if wanted and wanted < semicolon and byte(head, semicolon + 1) == 110 then
-        mine[i] = sub(head, semicolon + 1)
-        if has_lanes and in_lanes[mine[i]] == nil then
-          in_lanes[mine[i]] = false
-          asked[#asked + 1] = mine[i]
+      local entry = page[i]
+      local first, last = range_of(entry)
+      if taken == room or bytes > BYTES_MAX then
+        is_end = false
+        break
+      end
+      if first > at + 1 and first - 1 > meta.trimmed then
+        gaps[#gaps + 1] = { max(at, meta.trimmed) + 1, first - 1 }
+      end
+      from = last + 1
+      local low = max(first, at + 1)
+      if last <= at then
+        looked = looked + 1
+      elseif not is_for(g, entry) then
+        at, looked = last, looked + 1
+        if #blocked == 0 then
+          safe, safe_row = at, 0
         end
-      end
-    end
-    if #asked > 0 then
-      local scores = ask('ZMSCORE', g.heads_n, asked)
-      for i = 1, #asked do
-        in_lanes[asked[i]] = scores[i] and true or false
-      end
-    end
-    for i = 1, #page do
-      local entry, lane, is_lent = page[i], mine[i], false
-      local seq = seq_of(entry[1])
-      if seq > at + 1 and seq - 1 > meta.trimmed then
-        gaps[#gaps + 1] = { max(at, meta.trimmed) + 1, seq - 1 }
-      end
-      at = seq
-      if lane then
-        if in_lanes[lane] and through[lane] then
-          events[#events + 1] = seq
-          events[#events + 1] = pack_delivery({ attempts = 1, next_at = 0, till = till, lease = lease, nonce = ARGV[17],
-            consumer = consumer, incarnation = incarnation, lane = lane, error = '' })
-          of_events[#of_events + 1] = lane
-          is_lent = true
-        else
-          is_lent = not (busy[lane] or in_lanes[lane]) and (all_open or is_open(lane))
-          if is_lent then
-            seqs[#seqs + 1], lanes[#lanes + 1] = seq, lane
+      elseif is_simple then
+        local till = min(last, low + room - taken - 1)
+        local head = entry[2][1]
+        if till - low < last - first then
+          entry[3], entry[4] = low, till
+        end
+        lent[#lent + 1] = entry
+        local n = #parts
+        parts[n + 1], parts[n + 2], parts[n + 3], parts[n + 4] = first, low, till, sub(head, find(head, ';', 1, true) + 1)
+        taken, looked, bytes = taken + till - low + 1, looked + till - low + 1, bytes + #entry[2][2]
+        at, safe, safe_row = till, till, till < last and first or 0
+      else
+        local numbers, lanes, bodies = open_row(entry, first, last)
+        local asked = {}
+        if has_lanes then
+          for k = low - first + 1, #lanes do
+            if in_lanes[lanes[k]] == nil then
+              in_lanes[lanes[k]] = false
+              asked[#asked + 1] = lanes[k]
+            end
+          end
+          local scores = ask('ZMSCORE', g.heads_n, asked)
+          for k = 1, #asked do
+            in_lanes[asked[k]] = scores[k] and true or false
           end
         end
-        if not is_lent then
-          blocked[#blocked + 1], of_blocked[#of_blocked + 1] = seq, lane
-        else
-          for k = 1, #blocked do
-            aside[#aside + 1], of_aside[#of_aside + 1] = blocked[k], of_blocked[k]
-          end
-          if #blocked > 0 then
-            blocked, of_blocked = {}, {}
-          end
-          lent[#lent + 1] = entry
-          bytes = bytes + #entry[2][2]
-          if #lent == room or bytes > BYTES_MAX then
-            safe, is_end = at, false
+        for seq = low, last do
+          if taken == room or bytes > BYTES_MAX then
             break
           end
+          local lane, is_lent = lanes[seq - first + 1], false
+          at, looked = seq, looked + 1
+          if in_lanes[lane] and through[lane] then
+            events[#events + 1] = seq
+            events[#events + 1] = pack_delivery({ attempts = 1, next_at = 0, till = till, lease = lease, nonce = ARGV[17],
+              consumer = consumer, incarnation = incarnation, lane = lane, error = '' })
+            of_events[#of_events + 1] = lane
+            is_lent = true
+          elseif not (busy[lane] or in_lanes[lane]) and (all_open or is_open(lane)) then
+            local n = #parts
+            parts[n + 1], parts[n + 2], parts[n + 3], parts[n + 4] = seq, seq, seq, lane
+            is_lent = true
+          end
+          if is_lent then
+            for k = 1, #blocked do
+              aside[#aside + 1], of_aside[#of_aside + 1] = blocked[k], of_blocked[k]
+            end
+            if #blocked > 0 then
+              blocked, of_blocked = {}, {}
+            end
+            local body = bodies[seq - first + 1]
+            lent[#lent + 1] = { seq .. '-0', { numbers .. lane, body } }
+            taken, bytes = taken + 1, bytes + #body
+          else
+            blocked[#blocked + 1], of_blocked[#of_blocked + 1] = seq, lane
+          end
+          if #blocked == 0 then
+            safe, safe_row = seq, seq < last and first or 0
+          end
+        end
+        if at < last then
+          -- There is more of this row.
+          from = first
         end
       end
-      if #blocked == 0 then
-        safe = at
-      end
+    end
+    if #page > 0 then
+      local _, final = range_of(page[#page])
+      is_end = is_end and at >= final
     end
   end
-  is_more = #lent < room and not is_end
-  if #lent == 0 and is_more then
+  is_more = taken < room and not is_end
+  if taken == 0 and is_more then
     -- Nothing for so long: out of the way with them.
-    aside, of_aside, blocked, safe = blocked, of_blocked, {}, at
+    aside, of_aside, blocked, safe, safe_row = blocked, of_blocked, {}, at, from <= at and from or 0
   end
-  g.u = g.u - #lent - #aside
-  if is_end and #blocked == 0 and safe < meta.newest then
+  g.u = g.u - taken - #aside
+  if is_end and #blocked == 0 and safe < meta.newest and safe_row == 0 then
     if meta.newest > meta.trimmed then
       gaps[#gaps + 1] = { max(safe, meta.trimmed) + 1, meta.newest }
     end
     safe = meta.newest
   end
-  g.c = max(g.c, safe)
+  if safe > g.c then
+    g.c, g.r = safe, safe_row
+  end
   if #aside > 0 then
     local changed = {}
     for i = 1, #aside do
@@ -405,9 +441,9 @@ local function scan(room)
   if #of_events > 0 then
     push(g, events, of_events, now)
   end
-  if #seqs > 0 then
+  if #parts > 0 then
     meta.claims = meta.claims + 1
-    local r = { id = meta.claims, till = till, lease = lease, nonce = ARGV[17], consumer = consumer, incarnation = incarnation, seqs = seqs, lanes = lanes }
+    local r = { id = meta.claims, till = till, lease = lease, nonce = ARGV[17], consumer = consumer, incarnation = incarnation, parts = parts }
     write_claim(g, r)
     claims[#claims + 1] = r
   end
@@ -469,7 +505,7 @@ if not alone and not ends and #answers < limit and g.u > 0 and find(normal, '1',
 end
 
 local next_due = ''
-if #answers + #lent < limit then
+if #answers + taken < limit then
   local first = next_delay
   local function sooner(at)
     if at > now and (not first or at < first) then
@@ -477,7 +513,7 @@ if #answers + #lent < limit then
     end
   end
   for i = 1, #claims do
-    if #(claims[i].seqs or { 1 }) > 0 then
+    if not is_empty(claims[i]) then
       sooner(claims[i].till)
     end
   end

@@ -1,5 +1,5 @@
 -- Clears up behind one of the groups that were removed, a part of it in each call. Answers whether something is left.
-local PART = 500
+local PART = 100
 
 local gid = call('SRANDMEMBER', GONE)
 if not gid then
@@ -34,15 +34,17 @@ if #page > 0 then
   return { 'ok', 1 }
 end
 if g.u > 0 then
-  local from = (meta.odd == 0 and max(g.c, meta.trimmed) or g.c) + 1
-  local entries, seqs = call('XRANGE', LOG, from, '+', 'COUNT', PART), {}
+  local at = meta.odd == 0 and max(g.c, meta.trimmed) or g.c
+  local from, seqs = at == g.c and g.r > 0 and g.r or at + 1, {}
+  local entries = call('XRANGE', LOG, from, '+', 'COUNT', PART)
   for i = 1, #entries do
-    local seq, head = seq_of(entries[i][1]), entries[i][2][1]
-    local semicolon, wanted = find(head, ';', 1, true) or 0, find(head, g.mine, 1, true)
-    if wanted and wanted < semicolon and byte(head, semicolon + 1) == 110 then
-      seqs[#seqs + 1] = seq
+    local first, last = range_of(entries[i])
+    if is_for(g, entries[i]) then
+      for seq = max(first, at + 1), last do
+        seqs[#seqs + 1] = seq
+      end
     end
-    g.c = seq
+    g.c, g.r = max(g.c, last), 0
   end
   g.u = #entries < PART and 0 or g.u - #seqs
   finish(seqs)

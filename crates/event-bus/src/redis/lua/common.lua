@@ -35,8 +35,8 @@ local function ask(cmd, key, args)
 end
 
 -- The numbers of the bus and of its groups, read once and written once. What is 0 need not be there.
-local NUMBERS = { 'newest', 'history', 'trimmed', 'odd', 'copy', 'forgotten', 'due', 'delays', 'claims' }
-local OF_GROUP = { 's', 'u', 'c', 'f', 'o', 'b' }
+local NUMBERS = { 'newest', 'history', 'trimmed', 'odd', 'copy', 'forgotten', 'due', 'delays', 'claims', 'wide', 'heavy' }
+local OF_GROUP = { 's', 'u', 'c', 'f', 'o', 'b', 'r' }
 local meta, was, version, loaded = {}, {}, '0', {}
 
 -- Reads the numbers of the bus, or of groups (by their numbers); the groups.
@@ -50,7 +50,7 @@ local function load(gids)
   end
   local of_bus = #names
   for i = 1, #gids do
-    for k = 1, 6 do
+    for k = 1, #OF_GROUP do
       names[#names + 1] = OF_GROUP[k] .. gids[i]
     end
     names[#names + 1] = 'm' .. gids[i]
@@ -67,11 +67,11 @@ local function load(gids)
     version = values[of_bus] or '0'
   end
   for i = 1, #gids do
-    local at, gid = of_bus + (i - 1) * 7, gids[i]
+    local at, gid = of_bus + (i - 1) * (#OF_GROUP + 1), gids[i]
     local of = base .. 'g' .. gid .. ':'
-    local g = { gid = gid, mine = ',' .. gid .. ',', old = {}, m = values[at + 7] or '' }
+    local g = { gid = gid, mine = ',' .. gid .. ',', old = {}, m = values[at + #OF_GROUP + 1] or '' }
     g.old.m = g.m
-    for k = 1, 6 do
+    for k = 1, #OF_GROUP do
       local n = tonumber(values[at + k] or 0)
       g[OF_GROUP[k]], g.old[OF_GROUP[k]] = n, n
     end
@@ -94,7 +94,7 @@ local function save()
   end
   for i = 1, #loaded do
     local g = loaded[i]
-    for k = 1, 6 do
+    for k = 1, #OF_GROUP do
       local name = OF_GROUP[k]
       if g[name] ~= g.old[name] then
         args[#args + 1], args[#args + 2] = name .. g.gid, g[name]
@@ -125,15 +125,64 @@ local function server_time()
   return time[1] * 1000000 + time[2]
 end
 
--- What is stored of an event: its head (`NUMBERS;LANE`, the numbers of the groups that want it between commas, with a `=` behind them if it is
--- a copy) and its body. None if somebody else removed it.
-local function entry_of(seq)
-  local entry = call('XRANGE', LOG, seq, seq)[1]
+-- An entry of the log is a row of events that follow each other and that the same groups want: `FIRST-MORE` is its id, MORE being how many there
+-- are beside the first. Its head is `NUMBERS;LANE`, the numbers of those groups between commas (with a `=` behind them if it is a copy); with more than
+-- one event it has all their lanes, packed, and so have the bodies.
+local ROW_MAX = 64
+
+-- The first and the last place of a row.
+local function range_of(entry)
+  local first, more = match(entry[1], '^(%d+)-(%d+)$')
+  first = tonumber(first)
+  return first, first + tonumber(more)
+end
+
+-- Which groups want a row, and its lanes and bodies in order. Nil if somebody else wrote it.
+local function open_row(entry, first, last)
+  local head = entry[2][1]
+  local semicolon = find(head, ';', 1, true)
+  if not semicolon then
+    return nil
+  end
+  local lanes, bodies = sub(head, semicolon + 1), entry[2][2]
+  if first == last then
+    return sub(head, 1, semicolon), { lanes }, { bodies }
+  end
+  return sub(head, 1, semicolon), cmsgpack.unpack(lanes), cmsgpack.unpack(bodies)
+end
+
+-- Whether a group wants a row, and takes it off the log itself.
+local function is_for(g, entry)
+  local head = entry[2][1]
+  local semicolon, wanted = find(head, ';', 1, true) or 0, find(head, g.mine, 1, true)
+  -- Priority goes by the lanes.
+  return wanted and wanted < semicolon and byte(head, semicolon + 1) ~= 112
+end
+
+-- The row that a place is in.
+local function row_of(seq)
+  local entry = call('XREVRANGE', LOG, seq, '-', 'COUNT', 1)[1]
   if entry then
-    return entry[2][1], entry[2][2]
+    local first, last = range_of(entry)
+    if last >= seq then
+      return entry, first, last
+    end
   end
 end
 
-local function seq_of(id)
-  return tonumber(sub(id, 1, find(id, '-', 1, true) - 1))
+-- What is stored of an event: its head and its body. None if somebody else removed it.
+local function entry_of(seq)
+  seq = tonumber(seq)
+  local entry, first, last = row_of(seq)
+  if entry then
+    local numbers, lanes, bodies = open_row(entry, first, last)
+    if numbers then
+      return numbers .. lanes[seq - first + 1], bodies[seq - first + 1]
+    end
+  end
+end
+
+-- Where to begin to read so that the row of a place is among what comes.
+local function before(seq)
+  return int(max(0, seq - ROW_MAX + 1))
 end

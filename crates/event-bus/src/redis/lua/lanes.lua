@@ -93,17 +93,26 @@ local function push(g, events, of, now)
   place(g, changed, now)
 end
 
--- Claims straight off the log: what one took, until all of it is settled or one of it needs more than that.
+-- Claims straight off the log: what one took, until all of it is settled or one of it needs more than that. `parts` holds in turns the first place of a
+-- row, the first and the last one that are meant of it, and its lanes as they stand in its head.
 local function unpack_claim(id, packed)
   local r = { id = id }
-  r.low, r.till, r.lease, r.nonce, r.consumer, r.incarnation, r.body = cmsgpack.unpack(packed)
+  r.low, r.till, r.lease, r.nonce, r.consumer, r.incarnation, r.parts = cmsgpack.unpack(packed)
   return r
 end
 
--- Its events and their lanes.
+-- Its events and their lanes, one by one.
 local function open_claim(r)
   if not r.seqs then
-    r.seqs, r.lanes = cmsgpack.unpack(r.body)
+    local seqs, lanes, parts = {}, {}, r.parts
+    for i = 1, #parts, 4 do
+      local row, first, last, of = parts[i], parts[i + 1], parts[i + 2], parts[i + 3]
+      local all = byte(of, 1) ~= 110 and cmsgpack.unpack(of) or { of }
+      for seq = first, last do
+        seqs[#seqs + 1], lanes[#lanes + 1] = seq, all[seq - row + 1]
+      end
+    end
+    r.seqs, r.lanes = seqs, lanes
   end
   return r
 end
@@ -116,14 +125,25 @@ local function claims_of(g)
   return claims
 end
 
+local function is_empty(r)
+  return #(r.seqs or r.parts) == 0
+end
+
 local function write_claim(g, r)
-  if #r.seqs == 0 then
+  if r.seqs then
+    local parts = {}
+    for i = 1, #r.seqs do
+      local at = i * 4 - 3
+      parts[at], parts[at + 1], parts[at + 2], parts[at + 3] = r.seqs[i], r.seqs[i], r.seqs[i], r.lanes[i]
+    end
+    r.parts = parts
+  end
+  if #r.parts == 0 then
     call('HDEL', g.claims, r.id)
     return
   end
-  r.low = r.seqs[1]
-  r.body = cmsgpack.pack(r.seqs, r.lanes)
-  call('HSET', g.claims, r.id, cmsgpack.pack(r.low, r.till, r.lease, r.nonce, r.consumer, r.incarnation, r.body))
+  r.low = r.parts[2]
+  call('HSET', g.claims, r.id, cmsgpack.pack(r.low, r.till, r.lease, r.nonce, r.consumer, r.incarnation, r.parts))
 end
 
 -- Moves the events of a claim into their lanes: those of the given lanes, or all. They stay lent out, unless they are given back.
@@ -258,7 +278,7 @@ end
 local function find_floor(g, claims)
   local low = g.u > 0 and g.c or meta.newest
   for i = 1, #claims do
-    if not claims[i].seqs or #claims[i].seqs > 0 then
+    if not is_empty(claims[i]) then
       low = min(low, claims[i].low - 1)
     end
   end

@@ -64,58 +64,60 @@ local function trim(count, groups)
   local gone, trimmed = {}, meta.trimmed
   if meta.odd == 0 and trimmed >= meta.copy and trimmed >= meta.forgotten and trimmed + count <= lowest then
     meta.trimmed = trimmed + count
-    call('XTRIM', LOG, 'MINID', '~', meta.trimmed + 1)
+    -- Not the row that it may stand in.
+    call('XTRIM', LOG, 'MINID', '~', before(meta.trimmed + 1))
     for i = 1, count do
       gone[i] = trimmed + i
     end
     return gone
   end
-  if meta.odd == 0 then
-    -- From here on what is in the log is kept, so that what is held in it can be told.
-    call('XTRIM', LOG, 'MINID', '=', trimmed + 1)
-  end
-  local bodies = {}
+  local rows, bodies = {}, {}
   if meta.odd > 0 then
     local freed = call('ZPOPMIN', FREED, count)
     for i = 1, #freed, 2 do
-      local _, body = entry_of(freed[i])
-      if body then
-        gone[#gone + 1], bodies[#bodies + 1] = tonumber(freed[i]), body
-      else
-        count = count - 1
-      end
+      local seq = tonumber(freed[i])
+      local _, body = entry_of(seq)
+      gone[#gone + 1], bodies[#bodies + 1] = seq, body or ''
+      rows[#rows + 1] = { row_of(seq) }
       meta.odd = meta.odd - 1
     end
     part_with(gone, bodies)
   end
-  local walked, is_end = 0, false
+  local walked, is_end, from = 0, false, before(trimmed + 1)
   while #gone < count and walked < WALK_MAX + 2 * count and not is_end do
-    local page = call('XRANGE', LOG, meta.trimmed + 1, '+', 'COUNT', min(64, count - #gone + 8))
-    is_end = #page == 0
+    local page = call('XRANGE', LOG, from, '+', 'COUNT', 64)
+    is_end = #page < 64
     for i = 1, #page do
-      local seq, head, body = seq_of(page[i][1]), page[i][2][1], page[i][2][2]
-      walked = walked + 1
-      local is_copy = find(head, '=', 1, true)
-      is_copy = is_copy and is_copy < find(head, ';', 1, true)
-      if not is_copy and (seq <= lowest or is_finished(seq, head, groups)) then
-        gone[#gone + 1] = seq
-        meta.trimmed = seq
-        part_with({ seq }, { body })
-      else
-        call('ZADD', HELD, seq, seq)
-        meta.odd = meta.odd + 1
-        meta.trimmed = seq
-      end
-      if #gone == count then
-        break
+      local first, last = range_of(page[i])
+      from = int(first + 1)
+      if last > meta.trimmed and #gone < count then
+        local numbers, lanes, bodies_of = open_row(page[i], first, last)
+        local is_copy = numbers and find(numbers, '=', 1, true)
+        rows[#rows + 1] = { page[i], first, last }
+        for seq = max(first, meta.trimmed + 1), last do
+          if #gone < count then
+            local lane = numbers and lanes[seq - first + 1]
+            walked = walked + 1
+            if not is_copy and (seq <= lowest or not lane or is_finished(seq, numbers .. lane, groups)) then
+              gone[#gone + 1] = seq
+              part_with({ seq }, { lane and bodies_of[seq - first + 1] or '' })
+            else
+              call('ZADD', HELD, seq, seq)
+              meta.odd = meta.odd + 1
+            end
+            meta.trimmed = seq
+          end
+        end
       end
     end
+    is_end = is_end and #gone < count
   end
-  local ids = {}
-  for i = 1, #gone do
-    ids[i] = int(gone[i])
+  for i = 1, #rows do
+    local entry, first, last = rows[i][1], rows[i][2], rows[i][3]
+    if entry and last <= meta.trimmed and call('ZCOUNT', HELD, first, last) == 0 and call('ZCOUNT', FREED, first, last) == 0 then
+      call('XDEL', LOG, entry[1])
+    end
   end
-  many('XDEL', LOG, ids)
   if meta.odd == 0 then
     call('ZREMRANGEBYSCORE', COPIES, '-inf', meta.trimmed)
   end
@@ -171,6 +173,7 @@ local function lay_row(events, from, to, groups, history_max, window)
     local seq = meta.newest + 1
     meta.newest = seq
     call('XADD', LOG, seq .. '-0', e.head, e.body)
+    meta.wide, meta.heavy = 0, #e.body
     e.seq, e.evicted = seq, 0
     ids[#ids + 1], ids[#ids + 2], row[#row + 1] = e.id, seq, e.id
     local wants = e.wants
@@ -184,7 +187,7 @@ local function lay_row(events, from, to, groups, history_max, window)
         push(g, { seq, e.lane }, { e.lane }, 0)
       else
         if g.u == 0 then
-          g.c = seq - 1
+          g.c, g.r = seq - 1, 0
         end
         g.u = g.u + 1
       end

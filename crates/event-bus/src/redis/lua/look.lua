@@ -19,23 +19,27 @@ for _, r in ipairs(claims_of(g)) do
   older(r.low)
 end
 local through, at, looked = tonumber(ARGV[2]) or meta.newest, meta.odd == 0 and max(g.c, meta.trimmed) or g.c, 0
+local from = at == g.c and g.r > 0 and g.r or at + 1
 while g.u > 0 and not (oldest and oldest <= at) and at < through do
-  local page = call('XRANGE', LOG, at + 1, '+', 'COUNT', 128)
+  local page = call('XRANGE', LOG, from, '+', 'COUNT', 16)
   for i = 1, #page do
-    local seq, head = seq_of(page[i][1]), page[i][2][1]
-    at = seq
-    local semicolon, wanted = find(head, ';', 1, true) or 0, find(head, g.mine, 1, true)
-    if wanted and wanted < semicolon and byte(head, semicolon + 1) == 110 then
-      older(seq)
-      break
+    local first, last = range_of(page[i])
+    if last > at then
+      if is_for(g, page[i]) then
+        older(max(first, at + 1))
+        at = last
+        break
+      end
+      at = last
     end
+    looked = looked + 1
   end
-  looked = looked + #page
+  from = at + 1
   if looked >= SCAN_MAX then
     -- It is further on, among what others want: as if it stood here.
     older(at)
   end
-  if #page < 128 then
+  if #page < 16 then
     break
   end
 end

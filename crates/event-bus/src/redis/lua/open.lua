@@ -1,6 +1,6 @@
 -- Creates a group, or answers what is stored of it. ARGV: name, pattern, where it begins (`new` or `earliest`). A part of the history that it begins with
 -- is laid out in each call; answers `more` until that is done.
-local PART = 500
+local PART = 128
 
 local name, pattern = ARGV[1], ARGV[2]
 local of, gids = call('HGETALL', GROUPS), {}
@@ -39,7 +39,7 @@ if g.o == 0 then
 end
 
 local is_mine, from = matcher(pattern), meta.odd == 0 and max(g.o, meta.trimmed + 1) or g.o
-local page = call('XRANGE', LOG, from, int(g.b), 'COUNT', PART)
+local page = call('XRANGE', LOG, before(from), int(g.b), 'COUNT', PART)
 local events, lanes, shared, wanted, held = {}, {}, {}, {}, {}
 local lowest = meta.newest
 for i = 1, #groups do
@@ -48,22 +48,25 @@ for i = 1, #groups do
   end
 end
 for i = 1, #page do
-  local seq, head, body = seq_of(page[i][1]), page[i][2][1], page[i][2][2]
-  g.o = seq + 1
-  local semicolon = find(head, ';', 1, true) or 0
-  local copy = find(head, '=', 1, true)
-  if semicolon > 0 and not (copy and copy < semicolon) and is_mine(topic_in(body)) then
-    local lane = sub(head, semicolon + 1)
-    events[#events + 1], events[#events + 2], lanes[#lanes + 1] = seq, lane, lane
-    wanted[#wanted + 1] = seq
-    if seq <= lowest or call('ZSCORE', FREED, seq) or is_finished(seq, head, groups) then
-      meta.history = meta.history - 1
-      if seq <= meta.trimmed then
-        held[#held + 1], held[#held + 2] = seq, seq
-        call('ZREM', FREED, seq)
+  local first, last = range_of(page[i])
+  local numbers, lanes_of, bodies = open_row(page[i], first, last)
+  for seq = max(first, from), last do
+    g.o = seq + 1
+    local n = seq - first + 1
+    local is_kept = seq > meta.trimmed or call('ZSCORE', HELD, seq) or call('ZSCORE', FREED, seq)
+    if is_kept and numbers and not find(numbers, '=', 1, true) and is_mine(topic_in(bodies[n])) then
+      local lane = lanes_of[n]
+      events[#events + 1], events[#events + 2], lanes[#lanes + 1] = seq, lane, lane
+      wanted[#wanted + 1] = seq
+      if seq <= lowest or call('ZSCORE', FREED, seq) or is_finished(seq, numbers .. lane, groups) then
+        meta.history = meta.history - 1
+        if seq <= meta.trimmed then
+          held[#held + 1], held[#held + 2] = seq, seq
+          call('ZREM', FREED, seq)
+        end
+      else
+        shared[#shared + 1], shared[#shared + 2] = seq, (tonumber(call('HGET', LIVE, seq) or 1)) + 1
       end
-    else
-      shared[#shared + 1], shared[#shared + 2] = seq, (tonumber(call('HGET', LIVE, seq) or 1)) + 1
     end
   end
 end

@@ -44,7 +44,7 @@ for i = 1, #letters do
       push(g, { seq, lane }, { lane }, 0)
     else
       if g.u == 0 then
-        g.c = seq - 1
+        g.c, g.r = seq - 1, 0
       end
       g.u = g.u + 1
     end

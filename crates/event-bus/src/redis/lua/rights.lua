@@ -10,7 +10,7 @@ local commands = {
   { 'SADD', META, 'm' }, { 'SREM', META, 'm' }, { 'SRANDMEMBER', META },
   { 'LINDEX', META, '0' }, { 'LRANGE', META, '0', '0' }, { 'LPOP', META }, { 'RPUSH', META, 'v' }, { 'LTRIM', META, '0', '0' },
   { 'LREM', META, '1', 'v' },
-  { 'XADD', META, '1-0', 'f', 'v' }, { 'XDEL', META, '1' }, { 'XRANGE', META, '-', '+' }, { 'XTRIM', META, 'MAXLEN', '0' },
+  { 'XADD', META, '1-0', 'f', 'v' }, { 'XDEL', META, '1' }, { 'XRANGE', META, '-', '+' }, { 'XREVRANGE', META, '+', '-' }, { 'XTRIM', META, 'MAXLEN', '0' },
 }
 for i = 1, #commands do
   if not redis.acl_check_cmd(unpack(commands[i])) then

@@ -20,26 +20,33 @@ for first, last in string.gmatch(ARGV[7], '(%d+)-(%d+)') do
   wanted = wanted + last - first + 1
 end
 
--- Those that were claimed straight off the log are found in the claims.
-local acked, is_acked = {}, {}
+-- Those that were claimed straight off the log are found in the claims; of each range what is there is taken off.
+local acked, count = {}, 0
 if wanted > 0 then
   for _, r in ipairs(claims) do
     if r.incarnation == incarnation and r.low <= lasts[#lasts] then
-      open_claim(r)
-      local left, left_lanes, at, had = {}, {}, 1, #r.seqs
-      for i = 1, had do
-        local seq = r.seqs[i]
-        while at <= #lasts and lasts[at] < seq do
-          at = at + 1
-        end
-        if at <= #lasts and firsts[at] <= seq then
-          acked[#acked + 1], is_acked[seq] = seq, true
-        else
-          left[#left + 1], left_lanes[#left_lanes + 1] = seq, r.lanes[i]
+      local left, at, was = {}, 1, count
+      for i = 1, #r.parts, 4 do
+        local row, first, last, lanes = r.parts[i], r.parts[i + 1], r.parts[i + 2], r.parts[i + 3]
+        while first <= last do
+          while at <= #lasts and lasts[at] < first do
+            at = at + 1
+          end
+          local till = last
+          if at <= #lasts and firsts[at] <= first then
+            till = min(last, lasts[at])
+            acked[#acked + 1], acked[#acked + 2], count = first, till, count + till - first + 1
+          else
+            if at <= #lasts then
+              till = min(last, firsts[at] - 1)
+            end
+            left[#left + 1], left[#left + 2], left[#left + 3], left[#left + 4] = row, first, till, lanes
+          end
+          first = till + 1
         end
       end
-      if #left < had then
-        r.seqs, r.lanes = left, left_lanes
+      if count > was then
+        r.parts = left
         write_claim(g, r)
       end
     end
@@ -48,7 +55,13 @@ end
 
 -- The others, one by one.
 local others = {}
-if #acked < wanted then
+if count < wanted then
+  local is_acked = {}
+  for i = 1, #acked, 2 do
+    for seq = acked[i], acked[i + 1] do
+      is_acked[seq] = true
+    end
+  end
   for i = 1, #firsts do
     for seq = firsts[i], lasts[i] do
       if not is_acked[seq] then
@@ -67,7 +80,8 @@ local lost, evicted = 0, 0
 if #others > 0 then
   local of = {}
   for _, r in ipairs(claims) do
-    if r.incarnation == incarnation and #open_claim(r).seqs > 0 then
+    if r.incarnation == incarnation and not is_empty(r) then
+      open_claim(r)
       for i = 1, #r.seqs do
         of[r.seqs[i]] = { r, r.lanes[i] }
       end
@@ -136,9 +150,20 @@ if #others > 0 then
   take_off(g, off)
   place(g, changed, now)
 end
-if #acked > 0 then
-  g.s = g.s - #acked
-  done(acked)
+if count > 0 then
+  g.s = g.s - count
+  if meta.odd == 0 and meta.copy < firsts[1] and call('EXISTS', LIVE) == 0 then
+    meta.history = meta.history + count
+  else
+    local seqs = {}
+    for i = 1, #acked, 2 do
+      for seq = acked[i], acked[i + 1] do
+        seqs[#seqs + 1] = seq
+      end
+    end
+    table.sort(seqs)
+    done(seqs)
+  end
 end
 find_floor(g, claims)
 save()
