@@ -8,8 +8,9 @@ RETURNS boolean LANGUAGE sql IMMUTABLE
 CREATE FUNCTION bus_is_open(p_hash bigint, p_is_priority boolean, p_shards bigint, p_open bigint) RETURNS boolean LANGUAGE sql IMMUTABLE
     RETURN ((p_open >> CASE WHEN p_is_priority THEN 63 ELSE (p_hash % p_shards)::int END) & 1) = 1;
 
--- Tells the lanes of these stripes what was laid out since, up to a place, and at most so many events of the group.
-CREATE FUNCTION bus_fold(p_group_id int, p_stripes smallint[], p_bound bigint, p_max int) RETURNS void
+-- Tells the lanes of these stripes what was laid out since, up to a place, and at most so many events of the group. Answers up to which
+-- place they know everything: what is behind it comes later, or followers would overtake heads that are not known yet.
+CREATE FUNCTION bus_fold(p_group_id int, p_stripes smallint[], p_bound bigint, p_max int) RETURNS bigint
 LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 DECLARE
@@ -23,13 +24,14 @@ BEGIN
     FROM (SELECT d.seq FROM bus_delivery d WHERE d.group_id = p_group_id AND d.seq > v_from AND d.seq <= p_bound
         ORDER BY d.seq LIMIT p_max) AS f;
     IF v_to IS NULL THEN
-        RETURN;
+        RETURN least(v_from, p_bound);
     END IF;
     SELECT array_agg(l.is_priority), array_agg(l.hash), array_agg(l.key) INTO v_parts, v_hashes, v_keys
     FROM (SELECT DISTINCT d.is_priority, d.hash, d.key FROM bus_delivery d
         WHERE d.group_id = p_group_id AND d.seq > v_from AND d.seq <= v_to AND d.stripe = ANY (p_stripes)) AS l;
     PERFORM bus_promote(p_group_id, v_parts, v_hashes, v_keys);
     UPDATE bus_stripe s SET folded = v_to WHERE s.group_id = p_group_id AND s.n = ANY (p_stripes) AND s.folded < v_to;
+    RETURN least(v_to, p_bound);
 END $$;
 
 -- The events to lend up to a place: those with priority, then the others, each in stored order: heads that are free, each followed by
@@ -112,6 +114,7 @@ DECLARE
     v_has_more boolean := false;
     v_stripes smallint[];
     v_bound bigint;
+    v_known bigint;
     v_seqs bigint[] := '{}';
     v_killer record;
     v_lent bigint[] := '{}';
@@ -149,12 +152,15 @@ BEGIN
         -- Until the commit these lanes are this claim's. Those that others lend or settle at this moment are passed over.
         v_stripes := ARRAY(SELECT s.n FROM bus_stripe s WHERE s.group_id = v_id ORDER BY s.n FOR NO KEY UPDATE SKIP LOCKED);
         LOOP
-            v_bound := coalesce((SELECT d.seq FROM bus_delivery d WHERE d.group_id = v_id ORDER BY d.seq OFFSET c_near LIMIT 1), c_all);
-            PERFORM bus_fold(v_id, v_stripes, v_bound, c_near + 1);
-            SELECT c.seqs, c.alone INTO v_seqs, v_alone FROM bus_choose(v_id, v_stripes, v_now, p_horizon, p_shards, p_open, p_max, v_bound) AS c;
+            v_bound := c_all;
+            IF (SELECT g.laid - (SELECT sum(s.settled) FROM bus_stripe s WHERE s.group_id = v_id) FROM bus_group g WHERE g.id = v_id) > c_near THEN
+                v_bound := coalesce((SELECT d.seq FROM bus_delivery d WHERE d.group_id = v_id ORDER BY d.seq OFFSET c_near LIMIT 1), c_all);
+            END IF;
+            v_known := bus_fold(v_id, v_stripes, v_bound, c_far);
+            SELECT c.seqs, c.alone INTO v_seqs, v_alone FROM bus_choose(v_id, v_stripes, v_now, p_horizon, p_shards, p_open, p_max, v_known) AS c;
             IF v_bound < c_all AND NOT v_alone AND cardinality(v_seqs) < p_max THEN
-                PERFORM bus_fold(v_id, v_stripes, c_all, c_far);
-                SELECT c.seqs, c.alone INTO v_seqs, v_alone FROM bus_choose(v_id, v_stripes, v_now, p_horizon, p_shards, p_open, p_max, c_all) AS c;
+                v_known := bus_fold(v_id, v_stripes, c_all, c_far);
+                SELECT c.seqs, c.alone INTO v_seqs, v_alone FROM bus_choose(v_id, v_stripes, v_now, p_horizon, p_shards, p_open, p_max, v_known) AS c;
             END IF;
             EXIT WHEN NOT v_alone;
             SELECT d.seq, d.attempts, d.is_priority, d.hash, d.key, d.is_aside, d.last_error INTO v_killer
@@ -196,8 +202,8 @@ BEGIN
                 WHERE d.group_id = v_id AND NOT d.is_priority AND d.is_head AND greatest(d.next_at, d.locked_until) > v_now),
             CASE WHEN v_has_more THEN v_now
                 ELSE (SELECT d.until_ns FROM bus_delayed d WHERE d.until_ns > v_now ORDER BY d.until_ns LIMIT 1) END,
-            -- What was passed over may be free in a moment.
-            CASE WHEN cardinality(v_stripes) < 5 THEN v_now + 2000000 END,
+            -- What was passed over is free as soon as somebody's commit is done.
+            CASE WHEN cardinality(v_stripes) < 5 THEN v_now END,
             CASE WHEN cardinality(v_lent) < cardinality(v_seqs) OR EXISTS (SELECT FROM bus_delivery d
                 WHERE d.group_id = v_id AND d.seq > (SELECT min(s.folded) FROM bus_stripe s WHERE s.group_id = v_id AND s.n = ANY (v_stripes)))
                 THEN v_now END);

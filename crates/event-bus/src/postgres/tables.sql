@@ -109,6 +109,9 @@ CREATE TABLE bus_delivery (
     last_error bytea NOT NULL,
     PRIMARY KEY (group_id, seq)
 ) WITH (fillfactor = 70);
+-- Every event passes through these two, so they are mostly made of rows that are gone: early cleaning keeps them small.
+ALTER TABLE bus_delivery SET (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 2000);
+ALTER TABLE bus_use SET (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 2000);
 CREATE INDEX bus_delivery_lane ON bus_delivery (group_id, is_priority, hash, seq) WHERE NOT is_aside;
 CREATE INDEX bus_delivery_head ON bus_delivery (group_id, is_priority, seq) WHERE is_head;
 
