@@ -6,6 +6,7 @@ mod append;
 mod keys;
 mod lend;
 mod live;
+mod post;
 mod scripts;
 mod wire;
 
@@ -23,7 +24,7 @@ use infra_types::{Clock, ErrorKind, Health, HealthStatus, Timestamp};
 use parking_lot::RwLock;
 use redis::{Cmd, Value as Reply};
 
-use self::{append::Groups, lend::Numbers, live::Live};
+use self::{append::Groups, lend::Numbers, live::Live, post::Post};
 use crate::{
     Bus, BusConfig, BusError, BusInfo, DeadLetter, GroupStatus, Limits, StartFrom, TimeSource,
     broker::{
@@ -34,6 +35,8 @@ use crate::{
 
 /// The name of a bus that nobody named.
 const NAME: &str = "events";
+/// So few events wait for those of others while another call is on its way.
+const TOGETHER_MAX: usize = 16;
 /// Dead letters in one answer: each may hold a payload.
 const DEAD_PAGE: usize = 32;
 
@@ -71,6 +74,7 @@ pub struct RedisBroker {
     groups: Latest,
     numbers: Numbers,
     live: Live,
+    post: Post,
     /// The newest place that an answer named, and whether a later answer named an older one as newest.
     newest_seen: AtomicU64,
     has_lost: AtomicBool,
@@ -116,6 +120,7 @@ impl RedisBroker {
             is_durable: false,
             groups: Latest::default(),
             numbers: Numbers::default(),
+            post: Post::default(),
             newest_seen: AtomicU64::new(0),
             has_lost: AtomicBool::new(false),
             was_used: AtomicBool::new(false),
@@ -292,7 +297,7 @@ impl Broker for RedisBroker {
     }
 
     async fn append(&self, events: Vec<Append>) -> Vec<Result<Appended, BusError>> {
-        self.append_all(&events).await
+        if events.len() > TOGETHER_MAX { self.append_all(&events).await } else { self.append_together(events).await }
     }
 
     async fn delay(&self, event: Append, until: Timestamp, now: Timestamp) -> Result<Appended, BusError> {

@@ -6,7 +6,8 @@ use std::{sync::Arc, time::Duration};
 
 use infra_backends::{Redis, RedisConfig};
 use infra_event_bus::{
-    BusError, EventBus, Limits, Pattern, RedisBroker, RedisEventBus, StartFrom, SubscribeOptions,
+    BusError, Delivered, Delivery, EventBus, Gap, Handler, HandlerError, Limits, Pattern, RedisBroker, RedisEventBus,
+    StartFrom, SubscribeOptions,
     broker::{Append, Broker, Claim, Claims, GroupSpec, Outcome, Settle, Shards},
     handler_fn,
 };
@@ -184,7 +185,7 @@ async fn what_is_done_is_gone() {
     broker.settle("g", "me", now, claims.events.iter().map(ack).collect()).await.unwrap();
     let base = format!("{}bus:{{events}}:", config.key_prefix);
     let cli = |args: &[&str]| RedisServer::shared().cli(args).text();
-    let mut left: Vec<_> = cli(&["KEYS", &format!("{}*", base.replace('{', "?").replace('}', "?"))])
+    let mut left: Vec<_> = cli(&["KEYS", &format!("{}*", base.replace(['{', '}'], "?"))])
         .lines()
         .map(|key| key[base.len()..].to_owned())
         .collect();
@@ -250,6 +251,153 @@ async fn names_are_apart() {
     assert_eq!(a.status("g").await.unwrap().pending, 1);
     assert!(matches!(b.status("g").await, Err(BusError::NoGroup { .. })));
     assert!(matches!(broker(&config).with_name("a{b}"), Err(BusError::Invalid { .. })));
+}
+
+/// Hears live events and gaps.
+#[derive(Default)]
+struct Ear {
+    heard: parking_lot::Mutex<Vec<String>>,
+    gaps: std::sync::atomic::AtomicUsize,
+}
+
+#[async_trait::async_trait]
+impl Handler for Ear {
+    async fn handle(&self, event: Delivered) -> Result<(), HandlerError> {
+        self.heard.lock().push(String::from_utf8_lossy(&event.envelope.data).into_owned());
+        Ok(())
+    }
+
+    fn gap(&self, gap: &Gap) {
+        assert!(!gap.reason.is_empty());
+        self.gaps.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+impl Ear {
+    fn has(&self, data: &str) -> bool {
+        self.heard.lock().iter().any(|heard| heard == data)
+    }
+
+    fn gaps(&self) -> usize {
+        self.gaps.load(std::sync::atomic::Ordering::SeqCst)
+    }
+}
+
+async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let give_up = SystemClock.now() + Duration::from_secs(20);
+    while !is_so().await {
+        assert!(SystemClock.now() < give_up, "{what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Live events reach the subscriptions of another process, each once and in order; a server that dies in between is a gap that is told, and
+/// afterwards they come again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn live_events_reach_another_process_and_gaps_are_told() {
+    let mut server = tokio::task::block_in_place(|| RedisServer::builder().config("appendonly", "yes").start());
+    let open = || {
+        let config = RedisConfig::from_url(&server.url()).unwrap().with_operation_timeout(Duration::from_secs(1));
+        RedisEventBus::new(Redis::new(config).unwrap(), SystemClock::shared()).unwrap()
+    };
+    let (here, there, ears) = (open(), open(), [Arc::new(Ear::default()), Arc::new(Ear::default())]);
+    let all = || Pattern::new("*").unwrap();
+    for (bus, ear) in [(&here, &ears[0]), (&there, &ears[1])] {
+        bus.subscribe(SubscribeOptions::at_most_once(all(), ear.clone())).await.unwrap();
+    }
+    let say = async |topic: &str, data: String, how: Delivery| {
+        let event = Envelope::new(Topic::new(topic).unwrap(), "k", SystemClock.wall(), data).with_key("k");
+        here.publish(event, how).await
+    };
+    for topic in ["prices:a", "risk:a"] {
+        let mut n = 0;
+        until("the other process hears", async || {
+            n += 1;
+            say(topic, format!("{topic} first {n}"), Delivery::AtMostOnce).await.unwrap();
+            ears[1].heard.lock().iter().any(|heard| heard.starts_with(&format!("{topic} first")))
+        })
+        .await;
+    }
+    for n in 0..500 {
+        say("prices:a", format!("live {n}"), Delivery::AtMostOnce).await.unwrap();
+    }
+    say("orders:a", "stored".into(), Delivery::AtLeastOnce).await.unwrap();
+    until("all arrive", async || ears[1].has("stored")).await;
+    let want: Vec<_> = (0..500).map(|n| format!("live {n}")).collect();
+    for ear in &ears {
+        let heard: Vec<_> = ear.heard.lock().iter().filter(|heard| heard.starts_with("live")).cloned().collect();
+        assert_eq!(heard, want, "each once, in order, here and there");
+    }
+    assert_eq!((ears[0].gaps(), ears[1].gaps()), (0, 0));
+    tokio::task::block_in_place(|| {
+        server.kill();
+        server.restart();
+    });
+    // Both channels were interrupted.
+    until("the gaps are told", async || ears[1].gaps() >= 2).await;
+    let mut n = 0;
+    until("it goes on", async || {
+        n += 1;
+        say("prices:a", format!("again {n}"), Delivery::AtMostOnce).await.unwrap();
+        ears[1].heard.lock().iter().any(|heard| heard.starts_with("again"))
+    })
+    .await;
+    here.close().await.unwrap();
+    there.close().await.unwrap();
+}
+
+/// A message that is none of ours is a gap, not silence.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_that_cannot_be_read_is_a_gap() {
+    let config = config(&RedisServer::shared().url());
+    let bus = RedisEventBus::new(Redis::new(config.clone()).unwrap(), SystemClock::shared()).unwrap();
+    let ear = Arc::new(Ear::default());
+    bus.subscribe(SubscribeOptions::at_most_once(Pattern::new("*").unwrap(), ear.clone())).await.unwrap();
+    for (channel, message) in [("live", "short"), ("urgent", "12345678 and then what is no event")] {
+        let channel = format!("{}bus:{{events}}:{channel}", config.key_prefix);
+        let before = ear.gaps();
+        until("it is told", async || {
+            RedisServer::shared().cli(&["PUBLISH", &channel, message]);
+            ear.gaps() > before
+        })
+        .await;
+    }
+    assert!(ear.heard.lock().is_empty());
+    bus.close().await.unwrap();
+}
+
+/// The layout of another release is refused with what to do.
+#[tokio::test]
+async fn another_layout_is_refused() {
+    for fields in [&["newest", "7"][..], &["layout", "3", "newest", "7"]] {
+        let config = config(&RedisServer::shared().url());
+        let meta = format!("{}bus:{{events}}:meta", config.key_prefix);
+        RedisServer::shared().cli(&[&["HSET", meta.as_str()][..], fields].concat());
+        let refused = broker(&config).append(vec![event("k", "1")]).await.pop().unwrap().unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Unsupported);
+        assert!(refused.to_string().contains("remove these keys"), "{refused}");
+    }
+}
+
+/// Single events that are published at once share calls, and each gets its own answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_that_are_published_at_once_get_their_own_answers() {
+    let broker = Arc::new(shared());
+    open(&broker).await;
+    let tasks = (0..200).map(|n| {
+        let broker = broker.clone();
+        tokio::spawn(async move {
+            let one = event(&n.to_string(), &n.to_string());
+            let first = broker.append(vec![one.clone()]).await.pop().unwrap().unwrap();
+            let second = broker.append(vec![one]).await.pop().unwrap().unwrap();
+            assert_eq!((first.duplicate, second.duplicate, first.seq), (false, true, second.seq));
+            first.seq.unwrap()
+        })
+    });
+    let mut seqs = futures::future::join_all(tasks).await.into_iter().map(Result::unwrap).collect::<Vec<_>>();
+    seqs.sort_unstable();
+    assert_eq!(seqs, (1..=200).collect::<Vec<_>>());
+    assert_eq!(broker.status("g").await.unwrap().pending, 200);
 }
 
 proptest! {

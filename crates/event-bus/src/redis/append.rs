@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Events and bytes of one script at most: it holds up everybody else.
-const EVENTS_MAX: usize = 256;
+pub(super) const EVENTS_MAX: usize = 256;
 const BYTES_MAX: usize = 4 << 20;
 /// Bytes of one row of events, unless one is larger by itself.
 const ROW_BYTES_MAX: usize = 64 << 10;

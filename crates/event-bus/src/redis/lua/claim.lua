@@ -77,6 +77,11 @@ if meta.due > 0 then
     next_delay = meta.due - 1
   end
 end
+if g.s == 0 then
+  -- The usual answer to who is idle.
+  save()
+  return { 'ok', {}, {}, 0, 0, next_delay and int(next_delay - shift) or '', released, evicted }
+end
 if g.o > 0 then
   -- Somebody is still giving it the history that it began with.
   save()
