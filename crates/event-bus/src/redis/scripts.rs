@@ -13,7 +13,7 @@ macro_rules! script {
 }
 
 script!(APPEND, "", "lanes.lua" "lay.lua" "append.lua");
-script!(CLAIM, "", "lanes.lua" "lay.lua" "match.lua" "claim.lua");
+script!(CLAIM, "", "claim_first.lua" "lanes.lua" "lay.lua" "match.lua" "claim.lua");
 script!(CLEAN, "", "lanes.lua" "clean.lua");
 script!(DEAD, " flags=no-writes", "dead.lua");
 script!(DELAY, "", "delay.lua");

@@ -7,18 +7,6 @@ local BYTES_MAX, PAGE = 4194304, 16
 -- Entries of the log that one claim looks at, delayed events that it appends, lost ones that it makes dead letters.
 local SCAN_MAX, DUE_MAX, LOST_MAX = 512, 64, 1000
 
-local g = find_group(ARGV[1])
-if not g then
-  return { 'nogroup' }
-end
-local consumer, incarnation, lease, horizon = ARGV[2], ARGV[3], tonumber(ARGV[6]), tonumber(ARGV[7])
-local limit, crashes_max, shards, open = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10]), ARGV[11]
-local now, shift = tonumber(ARGV[4]), 0
-if ARGV[5] == 'server' then
-  shift = server_time() - now
-  now = now + shift
-end
-
 -- Appends what was delayed until now; when the next of them is due.
 local released, evicted, next_delay = 0, 0, false
 local function release()
@@ -76,11 +64,6 @@ if meta.due > 0 then
   else
     next_delay = meta.due - 1
   end
-end
-if g.s == 0 then
-  -- The usual answer to who is idle.
-  save()
-  return { 'ok', {}, {}, 0, 0, next_delay and int(next_delay - shift) or '', released, evicted }
 end
 if g.o > 0 then
   -- Somebody is still giving it the history that it began with.
@@ -313,11 +296,11 @@ local function scan(room)
   local safe, safe_row, looked, is_end = at, at == g.c and g.r or 0, 0, false
   local blocked, of_blocked, aside, of_aside, parts = {}, {}, {}, {}, {}
   local gaps, events, of_events = {}, {}, {}
-  local in_lanes = {}
+  local in_lanes, rows = {}, meta.wide > 30 and 1 or 2
   while taken < room and looked < SCAN_MAX and not is_end and bytes <= BYTES_MAX do
-    -- As the newest ones are, so many rows and bytes.
-    local size = math.ceil(room / (meta.wide + 1)) + (looked == 0 and 0 or 64)
-    size = max(1, min(size, floor(BYTES_MAX / (meta.heavy + 1))))
+    -- Few rows at first: each may hold as many events as are wanted.
+    rows = min(rows * 2, 64)
+    local size = max(1, min(rows, floor(BYTES_MAX / (meta.heavy + 1))))
     local page = call('XRANGE', LOG, from, '+', 'COUNT', size)
     is_end = #page < size
     for i = 1, #page do
