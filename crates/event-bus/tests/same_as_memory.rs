@@ -142,7 +142,9 @@ fn limits() -> impl Strategy<Value = Limits> {
     };
     let roomy = Limits { backlog_max: 300, history_max: 25, delayed_max: 90, dedup_window: 10, ..tight };
     let none = Limits { history_max: 0, dedup_window: 0, dead_letters_max: 0, ..tight };
-    prop_oneof![4 => Just(tight), 2 => Just(roomy), 1 => Just(none)]
+    // Where limits are as large as in a real bus, Redis stores rows of events in the place of single ones.
+    let large = Limits { history_max: 2_000, dedup_window: 2_000, ..roomy };
+    prop_oneof![4 => Just(tight), 2 => Just(roomy), 1 => Just(none), 3 => Just(large)]
 }
 
 fn name(group: u8) -> Arc<str> {
