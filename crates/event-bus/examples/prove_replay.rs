@@ -1,6 +1,6 @@
 //! Replays 24 simulated hours of market data twice, on moved clocks: handlers see the same sequence each time.
 //!
-//! Takes about 5 minutes.
+//! Takes about 4 minutes.
 //!
 //! The three real minutes in `examples/data` are tiled, each tile shifted by their span, until the hours are full. Each tile is published at
 //! least once on a clock that is moved to each event's time, handled by a group in lock step, and then replayed twice from what the bus keeps,

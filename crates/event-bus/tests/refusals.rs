@@ -67,12 +67,46 @@ fn the_page_names_cases_that_there_are() {
     }
 }
 
-/// What the page says without an "if" is what the bus says.
-#[test]
-fn the_page_tells_of_memory_what_memory_tells() {
-    let info = infra_event_bus::broker::Broker::info(&infra_event_bus::MemoryBroker::new(Default::default()));
+/// What the page says of a backend without an "if" is what its bus says.
+fn says_the_same(column: usize, info: infra_event_bus::BusInfo) {
     for capability in Capability::ALL {
         let row = PAGE.lines().find(|line| line.starts_with(&format!("| `{capability:?}` |"))).unwrap();
-        assert_eq!(row.split('|').nth(2).unwrap().contains("**no**"), !capability.is_in(&info), "{capability:?}");
+        let cell = row.split('|').nth(column).unwrap().trim();
+        let told = if cell == "**no**" { Some(false) } else { cell.starts_with("yes").then_some(true) };
+        if let Some(told) = told {
+            assert_eq!(told, capability.is_in(&info), "{}: {capability:?}", info.backend);
+        }
     }
+}
+
+fn clock() -> std::sync::Arc<dyn infra_types::Clock> {
+    infra_types::SystemClock::shared()
+}
+
+#[test]
+fn the_page_tells_of_memory_what_memory_tells() {
+    says_the_same(2, infra_event_bus::EventBus::info(&infra_event_bus::MemoryEventBus::new(clock())));
+}
+
+#[cfg(feature = "sqlite")]
+#[test]
+fn the_page_tells_of_sqlite_what_sqlite_tells() {
+    let file = infra_backends::Sqlite::new(infra_backends::SqliteConfig::new("never-opened.db"));
+    says_the_same(3, infra_event_bus::EventBus::info(&infra_event_bus::SqliteEventBus::new(file, clock())));
+}
+
+#[cfg(feature = "redis")]
+#[test]
+fn the_page_tells_of_redis_what_redis_tells() {
+    let config = infra_backends::RedisConfig::from_url("redis://127.0.0.1:1").unwrap();
+    let redis = infra_backends::Redis::new(config).unwrap();
+    says_the_same(4, infra_event_bus::EventBus::info(&infra_event_bus::RedisEventBus::new(redis, clock()).unwrap()));
+}
+
+#[cfg(feature = "postgres")]
+#[test]
+fn the_page_tells_of_postgres_what_postgres_tells() {
+    let config = infra_backends::PostgresConfig::from_url("postgres://a@127.0.0.1:1/b").unwrap();
+    let postgres = infra_backends::Postgres::new(config).unwrap();
+    says_the_same(5, infra_event_bus::EventBus::info(&infra_event_bus::PostgresEventBus::new(postgres, clock())));
 }
