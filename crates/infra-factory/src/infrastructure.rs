@@ -146,7 +146,8 @@ impl Infrastructure {
         &self.places.market_data
     }
 
-    /// The event bus.
+    /// The event bus. If it is on a server, what is published while that is lost is kept on the local disk and goes there when it is back
+    /// ([`SpillingEventBus`](infra_event_bus::SpillingEventBus)).
     #[must_use]
     pub fn events(&self) -> &Arc<dyn EventBus> {
         &self.places.events

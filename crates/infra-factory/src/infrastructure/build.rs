@@ -85,7 +85,7 @@ impl InfrastructureBuilder {
         let Self { config, decision_clock, firm_currency, risk_limits, gate } = self;
         let bot = config.bot_id.clone();
         let system = SystemClock::shared();
-        let places = Places::open(&config, &system)?;
+        let mut places = Places::open(&config, &system)?;
         let outlives_process = super::outlives_process(&config);
         let instance = outlives_process.then(|| InstanceLock::take(&config.data_dir, &bot)).transpose()?;
 
@@ -137,11 +137,12 @@ impl InfrastructureBuilder {
             Relay::new(Arc::clone(&places.ledger), ledger.clone(), queue, refused, carrier, Arc::clone(&system))
         };
         let [events_refused, audit_refused] = outbox.refused_queues();
-        let (to_bus, to_audit) = (ToBus(Arc::clone(&places.events)), ToAudit(Arc::clone(&places.audit)));
+        let (to_bus, to_audit) = (ToBus(Arc::clone(&places.unspilled_events)), ToAudit(Arc::clone(&places.audit)));
         let events_relay = relay(outbox.events_queue(), events_refused, Box::new(to_bus) as _);
         let audit_relay = relay(outbox.audit_queue(), audit_refused, Box::new(to_audit) as _);
-        // Nothing may fail any more once tasks run.
         let anchor = Anchor::new(&config)?;
+        places.spill_events(&config, &bot, &system).await?;
+        // Nothing may fail any more once tasks run.
         let tasks = [&events_relay, &audit_relay].map(|r| tokio::spawn(Arc::clone(r).run())).into();
         let poller = emergency.spawn_poller();
         Ok(Infrastructure {

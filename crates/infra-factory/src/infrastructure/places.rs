@@ -6,9 +6,9 @@ use infra_audit_log::{AuditLog, Checkpoint, CheckpointFile, MemoryAuditLog, Memo
 #[cfg(feature = "postgres")]
 use infra_config::Preset;
 use infra_config::{Backend, Config};
-use infra_event_bus::{EventBus, MemoryEventBus};
+use infra_event_bus::{EventBus, MemoryEventBus, SpillConfig, SpillingEventBus};
 use infra_state_store::{MemoryStateStore, StateStore};
-use infra_types::{Clock, Namespace};
+use infra_types::{BotId, Clock, Namespace};
 
 use crate::error::FactoryError;
 
@@ -21,7 +21,10 @@ pub(super) struct Places {
     pub(super) ledger: Arc<dyn StateStore>,
     pub(super) state: Arc<dyn StateStore>,
     pub(super) market_data: Arc<dyn StateStore>,
+    /// The bus that the program gets.
     pub(super) events: Arc<dyn EventBus>,
+    /// The same without a spill log, for what waits in the ledger until the bus has it.
+    pub(super) unspilled_events: Arc<dyn EventBus>,
     pub(super) audit: Arc<dyn AuditLog>,
     #[cfg(feature = "sqlite")]
     sqlite: Option<infra_backends::Sqlite>,
@@ -144,6 +147,11 @@ impl<'a> Opener<'a> {
                 let redis = self.redis.insert(redis).clone();
                 Ok(Arc::new(infra_event_bus::RedisEventBus::new(redis, Arc::clone(&self.clock))?))
             }
+            #[cfg(feature = "postgres")]
+            Backend::Postgres => {
+                let pool = self.postgres()?.with_operation_timeout(self.config.state.operation_timeout);
+                Ok(Arc::new(infra_event_bus::PostgresEventBus::new(pool, Arc::clone(&self.clock))))
+            }
             other => Err(missing("events", other)),
         }
     }
@@ -176,10 +184,12 @@ impl<'a> Opener<'a> {
 impl Places {
     pub(super) fn open(config: &Config, clock: &Arc<dyn Clock>) -> Result<Self, FactoryError> {
         let mut opener = Opener::new(config, Arc::clone(clock));
+        let events = opener.bus(config.events.backend)?;
         Ok(Self {
             ledger: opener.store("ledger", config.ledger.backend, config.ledger.operation_timeout)?,
             state: opener.store("state", config.state.backend, config.state.operation_timeout)?,
-            events: opener.bus(config.events.backend)?,
+            events: Arc::clone(&events),
+            unspilled_events: events,
             audit: opener.audit(config.audit.backend)?,
             market_data: Arc::clone(&opener.memory),
             #[cfg(feature = "sqlite")]
@@ -189,6 +199,21 @@ impl Places {
             #[cfg(feature = "redis")]
             redis: opener.redis,
         })
+    }
+
+    /// While a server is lost, events that are published are kept on the local disk, in the order in which they were published.
+    pub(super) async fn spill_events(
+        &mut self,
+        config: &Config,
+        bot: &BotId,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<(), FactoryError> {
+        if matches!(config.events.backend, Backend::Redis | Backend::Postgres) {
+            let log = SpillConfig::new(config.data_dir.join(format!("bot-{bot}.spill")));
+            let events = Arc::clone(&self.unspilled_events);
+            self.events = Arc::new(SpillingEventBus::open(events, log, Arc::clone(clock)).await?);
+        }
+        Ok(())
     }
 
     pub(super) async fn close(&self) -> Result<(), FactoryError> {
