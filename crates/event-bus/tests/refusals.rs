@@ -1,4 +1,5 @@
 //! The page of refusals and the suite say the same, and no case is left out of the list that every backend runs.
+#![expect(clippy::unwrap_used, reason = "the whole file is tests")]
 
 use std::collections::BTreeSet;
 
