@@ -7,7 +7,7 @@ use std::{
     sync::{
         Arc, OnceLock,
         atomic::{
-            AtomicBool, AtomicU64, Ordering,
+            AtomicBool, AtomicU64,
             Ordering::{Relaxed, SeqCst},
         },
     },
@@ -16,6 +16,7 @@ use std::{
 
 use infra_backends::{Access, Redis, RedisMessage};
 use infra_types::{Clock, ErrorKind, SystemClock};
+use parking_lot::Mutex;
 use redis::Value as Reply;
 use tokio::sync::{Notify, mpsc};
 
@@ -30,12 +31,13 @@ const QUEUE_MAX: usize = 4_096;
 /// Events and bytes of one message, but for a larger event.
 const EVENTS_MAX: usize = 64;
 const BYTES_MAX: usize = 256 << 10;
-/// After a message that nobody else heard none is sent for so long, unless somebody says that he listens.
+/// For so long after a message was sent that nobody else heard, none is sent. Whoever begins to listen takes nothing for as long, so that what
+/// he gets has no hole: whatever was not sent because of a question from before he listened is past by then.
 const ALONE: Duration = Duration::from_millis(100);
 /// Between attempts while the server is out of reach.
 const PAUSE: Duration = Duration::from_millis(50);
-/// A message begins with its sender, and whether it has stored something since the one before.
-const HEADER: usize = 9;
+/// A message begins with its sender, its number, and whether the sender has stored something since the one before.
+const HEADER: usize = 17;
 
 /// One of the two ways.
 #[derive(Debug)]
@@ -50,10 +52,19 @@ struct Way {
     is_down: AtomicBool,
     /// Events that were lost after they had been taken, and that nobody was told of.
     owed: AtomicU64,
-    /// Whether this process listens here itself.
-    is_heard: AtomicBool,
     /// Nobody but this process listens, up to this moment (nanoseconds of the machine's clock).
     alone_until: AtomicU64,
+    own: Mutex<Own>,
+}
+
+/// Whether the only one who heard a message was this process: it was if it heard it. That it believes to listen is not enough, since it may
+/// learn late that it was cut off.
+#[derive(Debug, Default)]
+struct Own {
+    /// The number of the last message that one connection heard, and when it was sent.
+    heard_by_one: (u64, u64),
+    /// The number of the last own message that came back.
+    came_back: u64,
 }
 
 /// Live events of this process and of the others.
@@ -80,9 +91,36 @@ impl Way {
             progress: Notify::new(),
             is_down: AtomicBool::new(false),
             owed: AtomicU64::new(0),
-            is_heard: AtomicBool::new(false),
             alone_until: AtomicU64::new(0),
+            own: Mutex::default(),
         })
+    }
+
+    /// So many heard a message.
+    fn was_heard(&self, number: u64, sent_at: u64, by: u64) {
+        if by == 0 {
+            self.set_alone(sent_at);
+        } else if by == 1 {
+            let mut own = self.own.lock();
+            own.heard_by_one = (number, sent_at);
+            if own.came_back == number {
+                self.set_alone(sent_at);
+            }
+        }
+    }
+
+    /// A message of this process came back to it.
+    fn came_back(&self, number: u64) {
+        let mut own = self.own.lock();
+        own.came_back = number;
+        if own.heard_by_one.0 == number {
+            self.set_alone(own.heard_by_one.1);
+        }
+    }
+
+    /// From when it was sent: the answer may be late, and somebody may listen since.
+    fn set_alone(&self, sent_at: u64) {
+        self.alone_until.store(sent_at.saturating_add(ALONE.as_nanos() as u64), Relaxed);
     }
 
     fn is_alone(&self) -> bool {
@@ -115,10 +153,12 @@ impl Way {
         mut queue: mpsc::Receiver<Append>,
     ) {
         let mut events = Vec::with_capacity(EVENTS_MAX);
+        let mut number = 0;
         while queue.recv_many(&mut events, EVENTS_MAX).await > 0 {
             let mut rest = events.as_slice();
             while !rest.is_empty() {
-                let mut message = header(me, has_stored.swap(false, Relaxed));
+                number += 1;
+                let mut message = header(me, number, has_stored.swap(false, Relaxed));
                 let mut count = 0;
                 for event in rest {
                     pack(&mut message, event);
@@ -127,7 +167,7 @@ impl Way {
                         break;
                     }
                 }
-                self.send(&redis, &message, count).await;
+                self.send(&redis, &message, number, count).await;
                 self.finished(count);
                 rest = &rest[count..];
             }
@@ -136,13 +176,12 @@ impl Way {
     }
 
     /// Sends one message: again and again while it certainly was not sent.
-    async fn send(&self, redis: &Redis, message: &[u8], events: usize) {
+    async fn send(&self, redis: &Redis, message: &[u8], number: u64, events: usize) {
         loop {
+            let sent_at = clock();
             let error = match self.publish(redis, message).await {
                 Ok(heard) => {
-                    if heard <= u64::from(self.is_heard.load(SeqCst)) {
-                        self.alone_until.store(clock().saturating_add(ALONE.as_nanos() as u64), Relaxed);
-                    }
+                    self.was_heard(number, sent_at, heard);
                     self.set_down(false);
                     return;
                 }
@@ -247,38 +286,28 @@ impl Live {
     }
 
     async fn hear(&self, way: &Way, listener: &Listener) {
-        // Also if it is dropped.
-        let _deaf = Deaf(way);
         let mut ear = self.redis.subscribe(&way.channel);
+        let mut from = u64::MAX;
         loop {
             match ear.next().await {
-                RedisMessage::Subscribed => {
-                    way.is_heard.store(true, SeqCst);
-                    // Whoever believes to be alone hears that he is not. If that fails he finds it out by himself.
-                    drop(way.publish(&self.redis, &header(self.me, false)).await);
-                }
-                RedisMessage::Message(message) => self.heard(way, &message, listener).await,
-                RedisMessage::Gap { reason } => {
-                    way.is_heard.store(false, SeqCst);
-                    way.alone_until.store(0, Relaxed);
-                    listener(Signal::Gap { reason }).await;
-                }
+                RedisMessage::Subscribed => from = clock().saturating_add(ALONE.as_nanos() as u64),
+                RedisMessage::Message(message) => self.heard(way, &message, clock() >= from, listener).await,
+                RedisMessage::Gap { reason } => listener(Signal::Gap { reason }).await,
                 RedisMessage::Failed(_) => {}
             }
         }
     }
 
-    async fn heard(&self, way: &Way, message: &[u8], listener: &Listener) {
-        if message.len() < HEADER {
+    async fn heard(&self, way: &Way, message: &[u8], is_taken: bool, listener: &Listener) {
+        let Some((header, mut rest)) = message.split_first_chunk::<HEADER>() else {
             return listener(Signal::Gap { reason: "a message was none of ours".into() }).await;
+        };
+        let (sender, number) = (&header[..8], &header[8..16]);
+        if sender == self.me {
+            return way.came_back(number.iter().fold(0, |all, byte| all << 8 | u64::from(*byte)));
         }
-        if message[..8] == self.me {
-            return;
-        }
-        way.alone_until.store(0, Relaxed);
-        let mut rest = &message[HEADER..];
         let mut unreadable = 0;
-        while !rest.is_empty() {
+        while is_taken && !rest.is_empty() {
             let Some(event) = take(&mut rest).zip(take(&mut rest)) else {
                 unreadable += 1;
                 break;
@@ -292,24 +321,15 @@ impl Live {
             let reason = format!("{unreadable} live events of another process cannot be read");
             listener(Signal::Gap { reason }).await;
         }
-        if message[8] == 1 {
+        if header[16] == 1 {
             listener(Signal::Stored).await;
         }
     }
 }
 
-/// While nobody hears, who else does cannot be told.
-struct Deaf<'a>(&'a Way);
-
-impl Drop for Deaf<'_> {
-    fn drop(&mut self) {
-        self.0.is_heard.store(false, Ordering::SeqCst);
-        self.0.alone_until.store(0, Relaxed);
-    }
-}
-
-fn header(me: [u8; 8], has_stored: bool) -> Vec<u8> {
+fn header(me: [u8; 8], number: u64, has_stored: bool) -> Vec<u8> {
     let mut message = me.to_vec();
+    message.extend_from_slice(&number.to_be_bytes());
     message.push(u8::from(has_stored));
     message
 }

@@ -184,10 +184,13 @@ impl<'a> Opener<'a> {
 impl Places {
     pub(super) fn open(config: &Config, clock: &Arc<dyn Clock>) -> Result<Self, FactoryError> {
         let mut opener = Opener::new(config, Arc::clone(clock));
+        // What is missing is told for the most important part first.
+        let ledger = opener.store("ledger", config.ledger.backend, config.ledger.operation_timeout)?;
+        let state = opener.store("state", config.state.backend, config.state.operation_timeout)?;
         let events = opener.bus(config.events.backend)?;
         Ok(Self {
-            ledger: opener.store("ledger", config.ledger.backend, config.ledger.operation_timeout)?,
-            state: opener.store("state", config.state.backend, config.state.operation_timeout)?,
+            ledger,
+            state,
             events: Arc::clone(&events),
             unspilled_events: events,
             audit: opener.audit(config.audit.backend)?,
