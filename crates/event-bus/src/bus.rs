@@ -141,7 +141,7 @@ impl Limits {
 pub struct BusConfig {
     /// The sizes it enforces.
     pub limits: Limits,
-    /// How often an idle consumer looks for events of other processes, where there are any.
+    /// How often an idle consumer looks for events of other processes, where there are any; at least 1 ms.
     pub poll_interval: Duration,
     /// How long `close` and `stop` wait for running handlers, by the bus's clock.
     pub close_timeout: Duration,

@@ -77,7 +77,8 @@ pub struct Replayed {
     pub failed: u64,
     /// Kept events that cannot be read and were passed over.
     pub unreadable: u64,
-    /// Events before the first one were stored once and are not kept any more, so what came may not be all that was asked for.
+    /// What came may not be all that was asked for: events before the first one were stored once and are not kept any more, or places are
+    /// missing between two (also those that redriven dead letters took), or events went while the replay ran.
     pub has_gap: bool,
 }
 
@@ -92,6 +93,14 @@ impl Choice {
         match self {
             Self::From(first) => seq >= *first,
             Self::These(chosen) => chosen.binary_search(&seq).is_ok(),
+        }
+    }
+
+    /// Whether fewer came than were chosen.
+    fn is_short_of(&self, taken: usize) -> bool {
+        match self {
+            Self::From(_) => false,
+            Self::These(chosen) => taken < chosen.len(),
         }
     }
 
@@ -136,15 +145,20 @@ impl Replay {
         let choice = self.choose(broker, newest).await?;
         let mut done = Replayed { has_gap: oldest > 1 && self.reaches_back_to(&choice, oldest), ..Replayed::default() };
         let mut after = choice.first().saturating_sub(1);
+        let (mut previous, mut taken) = (None, 0);
         while after < newest {
             let page = broker.history(after, PAGE_MAX).await?;
             let is_last = page.records.len() < PAGE_MAX;
             for record in page.records {
-                after = record.seq;
-                if after > newest {
-                    return Ok(done);
+                if record.seq > newest {
+                    after = newest;
+                    break;
                 }
+                after = record.seq;
+                done.has_gap |= previous.is_some_and(|previous| after != previous + 1);
+                previous = Some(after);
                 if choice.takes(after) {
+                    taken += 1;
                     self.handle(core, record, &mut done).await;
                 }
             }
@@ -152,6 +166,7 @@ impl Replay {
                 break;
             }
         }
+        done.has_gap |= choice.is_short_of(taken);
         Ok(done)
     }
 

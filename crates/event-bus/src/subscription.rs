@@ -46,7 +46,8 @@ impl Subscription {
     }
 
     /// Begins no further handling until `resume`: what runs goes on to its end, what was claimed and not begun is given back. A durable group
-    /// goes on collecting; a live queue fills, and then does what its policy says. In this process only.
+    /// goes on collecting; a live queue fills, and then does what its policy says: with `Block` **its publishers wait, those of stored events
+    /// too**. In this process only. `drained` waits for `resume`; stopped while it is paused, a live subscription drops what waits.
     pub fn pause(&self) {
         self.sub.set_paused(true);
     }
@@ -73,7 +74,7 @@ impl Subscription {
     /// A durable group stays and goes on collecting. Idempotent.
     ///
     /// # Errors
-    /// `Unfinished` says how many handlings were given up on.
+    /// `Unfinished` says how many handlings were given up on, or how many waiting events a paused live subscription dropped.
     ///
     /// # Cancel safety
     /// Dropping the future leaves it stopping on its own.

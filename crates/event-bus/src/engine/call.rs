@@ -22,16 +22,19 @@ pub(crate) async fn call(
     let mut context = ExecutionContext::new(event.envelope.correlation);
     // Checked when it was published; what an older version stored may be anything.
     context.traceparent = event.envelope.traceparent.as_deref().and_then(|text| TraceParent::parse(text).ok());
-    let work = AssertUnwindSafe(context.scope(async { handler.handle(event).await })).catch_unwind();
-    let result = tokio::select! {
-        // First the handler: one that ends at once never sets a timer.
-        biased;
-        ended = work => ended.unwrap_or_else(|panic| {
-            Err(HandlerError::Retry(format!("the handler panicked: {}", message(panic.as_ref()))))
-        }),
-        () = clock.sleep(timeout) => {
-            Err(HandlerError::Retry(format!("the handler took longer than {timeout:?}")))
+    let work = AssertUnwindSafe(context.scope(async {
+        tokio::select! {
+            // First the handler: one that ends at once never sets a timer.
+            biased;
+            ended = handler.handle(event) => Some(ended),
+            // The handler's work is dropped in here, and may panic as it does.
+            () = clock.sleep(timeout) => None,
         }
+    }));
+    let result = match work.catch_unwind().await {
+        Ok(Some(ended)) => ended,
+        Ok(None) => Err(HandlerError::Retry(format!("the handler took longer than {timeout:?}"))),
+        Err(panic) => Err(HandlerError::Retry(format!("the handler panicked: {}", message(panic.as_ref())))),
     };
     (result.map_err(shorten), SystemClock.now().since(began))
 }

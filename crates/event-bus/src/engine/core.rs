@@ -76,14 +76,16 @@ impl Core {
             }
             sub.counters.published.fetch_add(1, Relaxed);
         }
-        for sub in blocked {
-            let Kind::Live(queues) = &sub.kind else { continue };
+        // At the same time, so that one that hangs keeps the event from none of the others either.
+        let waits = blocked.into_iter().map(|sub| async move {
+            let Kind::Live(queues) = &sub.kind else { return };
             if queues.of(event.is_priority).push_blocking(envelope).await {
                 sub.counters.published.fetch_add(1, Relaxed);
             } else {
                 sub.tally(self).add(|c| &c.dropped, 1);
             }
-        }
+        });
+        futures::future::join_all(waits).await;
         refused
     }
 

@@ -1,7 +1,7 @@
 //! The task of a durable subscription: claims events, deals them to its lane workers, settles how they ended.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
@@ -43,7 +43,7 @@ pub(crate) struct Runner {
     shards: Vec<Shard>,
     ended: mpsc::UnboundedReceiver<Ended>,
     unsettled: Vec<Ended>,
-    held: HashMap<Seq, Held>,
+    held: BTreeMap<Seq, Held>,
     batch: u64,
     /// There may be something to claim.
     dirty: bool,
@@ -82,7 +82,7 @@ impl Runner {
             shards,
             ended,
             unsettled: Vec::new(),
-            held: HashMap::new(),
+            held: BTreeMap::new(),
             batch: 0,
             dirty: true,
             alone: None,
@@ -162,6 +162,8 @@ impl Runner {
 
     /// The store failed: look again in a moment.
     fn failed(&mut self) {
+        // What becomes due meanwhile is found then.
+        self.due = None;
         self.count(|c| &c.store_errors, 1);
         self.again =
             Some(self.core.clock.now() + self.core.config.poll_interval.max(std::time::Duration::from_millis(5)));
@@ -195,6 +197,7 @@ impl Runner {
             Err(BusError::NoGroup { .. }) => {
                 // Removed under us: nothing to do until somebody creates it again.
                 self.dirty = false;
+                self.due = None;
                 return;
             }
             Err(_) => return self.failed(),
@@ -223,6 +226,7 @@ impl Runner {
             // A worker only ends with its runner.
             let _ = self.shards[worker].jobs.send(Job { claimed, batch: self.batch, valid_until });
         }
+        durable.set_lowest_held(self.held.keys().next().copied());
         durable.held.store(self.held.len(), Relaxed);
     }
 
@@ -250,7 +254,8 @@ impl Runner {
                 self.sub.tally(&self.core).took(took);
             }
             match ended.outcome {
-                Outcome::Ack => self.count(|c| &c.processed, 1),
+                // Not if it was passed over.
+                Outcome::Ack => self.count(|c| &c.processed, u64::from(ended.took.is_some())),
                 Outcome::Retry { .. } => self.count(|c| &c.failed, 1),
                 Outcome::Dead { .. } => {
                     self.count(|c| &c.failed, 1);
@@ -262,9 +267,8 @@ impl Runner {
         // A settled lane may have a next event.
         self.dirty = true;
         durable.held.store(self.held.len(), Relaxed);
-        if self.held.is_empty() {
-            self.sub.progress.notify_waiters();
-        }
+        durable.set_lowest_held(self.held.keys().next().copied());
+        self.sub.progress.notify_waiters();
         self.core.wake_peers(&durable.group, self.sub.id);
     }
 

@@ -2,7 +2,10 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicUsize, Ordering::SeqCst},
+    atomic::{
+        AtomicUsize,
+        Ordering::{Relaxed, SeqCst},
+    },
 };
 
 use super::{
@@ -41,7 +44,9 @@ async fn run(core: &Core, sub: &Sub, options: &SubscribeOptions, is_priority: bo
             sub.unpaused().await;
             if *sub.paused.borrow() && *sub.stop.borrow() {
                 // Stopped while it was paused: nothing more may begin.
-                tally.add(|c| &c.dropped, queue.discard() as u64);
+                let dropped = queue.discard();
+                tally.add(|c| &c.dropped, dropped as u64);
+                sub.given_up.fetch_add(dropped, Relaxed);
                 sub.progress.notify_waiters();
                 break;
             }

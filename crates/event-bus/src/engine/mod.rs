@@ -8,12 +8,15 @@ mod queue;
 pub(crate) mod sub;
 mod worker;
 
-use std::sync::{
-    Arc,
-    atomic::{
-        AtomicBool, AtomicU64,
-        Ordering::{Relaxed, SeqCst},
+use std::{
+    sync::{
+        Arc,
+        atomic::{
+            AtomicBool, AtomicU64,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -53,8 +56,10 @@ impl<B: Broker> Drop for Bus<B> {
 impl<B: Broker> Bus<B> {
     /// A bus on a backend of your own. No I/O happens here. The backend enforces `config.limits` if it was built with them.
     #[must_use]
-    pub fn with_broker(broker: B, clock: Arc<dyn Clock>, config: BusConfig) -> Self {
+    pub fn with_broker(broker: B, clock: Arc<dyn Clock>, mut config: BusConfig) -> Self {
         let broker = Arc::new(broker);
+        // Looking without a pause would leave no time for anything else.
+        config.poll_interval = config.poll_interval.max(Duration::from_millis(1));
         let core = Core {
             broker: broker.clone(),
             clock,
@@ -159,6 +164,21 @@ impl<B: Broker> Bus<B> {
     }
 }
 
+/// A subscription that does not get to run, also because nobody waits for it any more, is none.
+struct Registered<'a> {
+    core: &'a Core,
+    id: u64,
+    runs: bool,
+}
+
+impl Drop for Registered<'_> {
+    fn drop(&mut self) {
+        if !self.runs {
+            self.core.forget(self.id);
+        }
+    }
+}
+
 #[async_trait]
 impl<B: Broker> EventBus for Bus<B> {
     async fn publish(&self, event: Envelope, delivery: Delivery) -> Result<Published, BusError> {
@@ -252,13 +272,12 @@ impl<B: Broker> EventBus for Bus<B> {
                     options.handler.clone(),
                 ));
                 self.register(sub.clone())?;
-                if group.consumer.is_some()
-                    && let Err(e) = core.broker.take_over(&name, &consumer, run.as_str()).await
-                {
-                    core.forget(id);
-                    return Err(e);
+                let mut registered = Registered { core, id, runs: false };
+                if group.consumer.is_some() {
+                    core.broker.take_over(&name, &consumer, run.as_str()).await?;
                 }
                 durable::Runner::spawn(core, &sub, &options, group);
+                registered.runs = true;
                 sub
             }
         };
@@ -273,10 +292,12 @@ impl<B: Broker> EventBus for Bus<B> {
     }
 
     async fn status(&self, group: &str) -> Result<GroupStatus, BusError> {
+        self.core.check_open()?;
         self.core.broker.status(group).await
     }
 
     async fn dead_letters(&self, group: &str, after: u64, limit: usize) -> Result<Vec<DeadLetter>, BusError> {
+        self.core.check_open()?;
         self.core.broker.dead_letters(group, after, limit).await
     }
 
@@ -294,6 +315,7 @@ impl<B: Broker> EventBus for Bus<B> {
     }
 
     async fn remove_group(&self, group: &str) -> Result<bool, BusError> {
+        self.core.check_open()?;
         let removed = self.core.broker.remove_group(group).await?;
         self.core.wake_peers(group, 0);
         Ok(removed)
@@ -309,8 +331,14 @@ impl<B: Broker> EventBus for Bus<B> {
         }
         let began = SystemClock.now();
         let health = self.core.broker.health().await;
-        let stopped =
-            self.core.subs.read().iter().filter(|sub| sub.is_done()).map(|s| s.label.clone()).collect::<Vec<_>>();
+        let stopped = self
+            .core
+            .subs
+            .read()
+            .iter()
+            .filter(|sub| sub.is_done() && !*sub.stop.borrow())
+            .map(|s| s.label.clone())
+            .collect::<Vec<_>>();
         let health = if health.status == HealthStatus::Up && !stopped.is_empty() {
             Health::degraded(format!("subscriptions ended by themselves: {}", stopped.join(", ")))
         } else {

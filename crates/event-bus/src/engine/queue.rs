@@ -99,9 +99,7 @@ impl Queue {
                 Overflow::Conflate => {
                     let is_full = state.waiting.len() >= self.capacity;
                     if state.replace(event) {
-                        // One more came, and one is done with.
-                        state.accepted += 1;
-                        state.finished += 1;
+                        // Whoever waits for the older one waits for this.
                         return Pushed::Replaced;
                     }
                     if is_full {

@@ -58,6 +58,8 @@ pub(crate) struct Durable {
     pub(crate) wake: Notify,
     /// Claimed and not yet settled.
     pub(crate) held: AtomicUsize,
+    /// The first place of those; `u64::MAX` without any.
+    lowest_held: AtomicU64,
     /// Until when claims that were extended last hold, in nanoseconds of the bus's monotonic clock.
     extended_until: AtomicU64,
 }
@@ -70,8 +72,13 @@ impl Durable {
             incarnation,
             wake: Notify::new(),
             held: AtomicUsize::new(0),
+            lowest_held: AtomicU64::new(u64::MAX),
             extended_until: AtomicU64::new(0),
         }
+    }
+
+    pub(crate) fn set_lowest_held(&self, seq: Option<u64>) {
+        self.lowest_held.store(seq.unwrap_or(u64::MAX), Relaxed);
     }
 
     pub(crate) fn extended_until(&self) -> Monotonic {
@@ -90,6 +97,8 @@ pub(crate) struct Sub {
     pub(crate) kind: Kind,
     pub(crate) counters: Counters,
     pub(crate) handler: Arc<dyn Handler>,
+    /// Events that a stop dropped without waiting for their handling.
+    pub(crate) given_up: AtomicUsize,
     pub(crate) paused: watch::Sender<bool>,
     pub(crate) stop: watch::Sender<bool>,
     done: watch::Sender<bool>,
@@ -113,6 +122,7 @@ impl Sub {
             kind,
             counters: Counters::default(),
             handler,
+            given_up: AtomicUsize::new(0),
             paused: watch::Sender::new(false),
             stop: watch::Sender::new(false),
             done: watch::Sender::new(false),
@@ -193,7 +203,7 @@ impl Sub {
         let mut done = self.done.subscribe();
         tokio::select! {
             biased;
-            _ = done.wait_for(|done| *done) => 0,
+            _ = done.wait_for(|done| *done) => self.given_up.load(Relaxed),
             () = core.clock.sleep_until(deadline) => {
                 let unfinished = match &self.kind {
                     Kind::Live(queues) => queues
@@ -229,8 +239,8 @@ impl Sub {
             match &self.kind {
                 Kind::Live(queues) if (0..2).all(|n| queues.both()[n].progress().1 >= target[n]) => return Ok(()),
                 Kind::Live(_) => {}
-                // While this process handles something of its own, asking the store is pointless for all but the target.
-                Kind::Durable(d) if through.is_some() && d.held.load(Relaxed) > 0 => {}
+                // While this process handles something that it waits for, asking the store is pointless for all but the target.
+                Kind::Durable(d) if through.is_some_and(|through| d.lowest_held.load(Relaxed) <= through) => {}
                 Kind::Durable(d) => {
                     let seen = core.broker.progress(&d.group, through).await?;
                     if !seen.is_pending {

@@ -43,7 +43,6 @@ const HEADER: usize = 17;
 #[derive(Debug)]
 struct Way {
     channel: Vec<u8>,
-    queue: OnceLock<mpsc::Sender<Append>>,
     /// Events that were taken and are not on their way.
     waiting: AtomicU64,
     /// Told when `waiting` falls to 0, and when `is_down` changes.
@@ -75,6 +74,8 @@ pub(super) struct Live {
     me: [u8; 8],
     /// All others, and those with priority.
     ways: [Arc<Way>; 2],
+    /// To the task of each way, which ends when these do.
+    queues: [OnceLock<mpsc::Sender<Append>>; 2],
     has_stored: Arc<AtomicBool>,
 }
 
@@ -86,7 +87,6 @@ impl Way {
     fn new(channel: String) -> Arc<Self> {
         Arc::new(Self {
             channel: channel.into_bytes(),
-            queue: OnceLock::new(),
             waiting: AtomicU64::new(0),
             progress: Notify::new(),
             is_down: AtomicBool::new(false),
@@ -167,7 +167,7 @@ impl Way {
                         break;
                     }
                 }
-                self.send(&redis, &message, number, count).await;
+                self.send(&redis, &message, number, count, &queue).await;
                 self.finished(count);
                 rest = &rest[count..];
             }
@@ -175,8 +175,8 @@ impl Way {
         }
     }
 
-    /// Sends one message: again and again while it certainly was not sent.
-    async fn send(&self, redis: &Redis, message: &[u8], number: u64, events: usize) {
+    /// Sends one message: again and again while it certainly was not sent and the bus is there.
+    async fn send(&self, redis: &Redis, message: &[u8], number: u64, events: usize, queue: &mpsc::Receiver<Append>) {
         loop {
             let sent_at = clock();
             let error = match self.publish(redis, message).await {
@@ -190,8 +190,9 @@ impl Way {
             self.set_down(true);
             if !matches!(error.kind(), ErrorKind::Transient | ErrorKind::Unavailable)
                 || matches!(error, BusError::Ambiguous { .. })
+                || queue.is_closed()
             {
-                // Sent or not, or refused for good: at most once.
+                // Sent or not, refused for good, or too late: at most once.
                 self.owed.fetch_add(events as u64, Relaxed);
                 return;
             }
@@ -213,6 +214,7 @@ impl Live {
             redis,
             me: random().to_be_bytes(),
             ways: [Way::new(format!("{base}live")), Way::new(format!("{base}urgent"))],
+            queues: Default::default(),
             has_stored: Arc::default(),
         }
     }
@@ -223,14 +225,14 @@ impl Live {
     }
 
     pub(super) async fn send(&self, event: &Append) -> Result<(), BusError> {
-        let way = &self.ways[usize::from(event.is_priority)];
+        let part = usize::from(event.is_priority);
+        let way = &self.ways[part];
         if way.is_alone() {
             return Ok(());
         }
-        let queue = way.queue.get_or_init(|| {
+        let queue = self.queues[part].get_or_init(|| {
             let (queue, waiting) = mpsc::channel(QUEUE_MAX);
             let work = way.clone().work(self.redis.clone(), self.me, self.has_stored.clone(), waiting);
-            // It ends with the sender.
             tokio::spawn(work);
             queue
         });
