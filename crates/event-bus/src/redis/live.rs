@@ -237,14 +237,15 @@ impl Live {
             queue
         });
         way.waiting.fetch_add(1, SeqCst);
+        // Also if this future is dropped while the queue is full.
+        let mut waits = Waits { way, is_queued: false };
         let mut event = Some(event.clone());
         loop {
             let changed = way.progress.notified();
             let Some(next) = event.take() else { break };
             match queue.try_send(next) {
-                Ok(()) => {}
+                Ok(()) => waits.is_queued = true,
                 Err(mpsc::error::TrySendError::Full(_)) if way.is_down.load(SeqCst) => {
-                    way.finished(1);
                     let message = "Redis is out of reach, and as many live events wait for it as may".into();
                     return Err(BusError::Backend { message, kind: ErrorKind::Unavailable });
                 }
@@ -252,18 +253,19 @@ impl Live {
                     event = Some(back);
                     tokio::select! {
                         permit = queue.reserve() => match (permit, event.take()) {
-                            (Ok(permit), Some(event)) => permit.send(event),
+                            (Ok(permit), Some(event)) => {
+                                permit.send(event);
+                                waits.is_queued = true;
+                            }
                             _ => break,
                         },
                         () = changed => {}
                     }
                 }
-                Err(mpsc::error::TrySendError::Closed(_)) => {
-                    way.finished(1);
-                    return Err(BusError::Closed);
-                }
+                Err(mpsc::error::TrySendError::Closed(_)) => return Err(BusError::Closed),
             }
         }
+        drop(waits);
         let owes = way.owed.fetch_update(SeqCst, SeqCst, |owed| owed.checked_sub(1));
         match owes {
             Ok(_) => Err(BusError::Ambiguous { reason: "an earlier live event may not have been sent".into() }),
@@ -325,6 +327,20 @@ impl Live {
         }
         if header[16] == 1 {
             listener(Signal::Stored).await;
+        }
+    }
+}
+
+/// An event that is counted as waiting, until the queue has it.
+struct Waits<'a> {
+    way: &'a Way,
+    is_queued: bool,
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        if !self.is_queued {
+            self.way.finished(1);
         }
     }
 }
