@@ -1,5 +1,4 @@
 //! What a handler logs carries the correlation of whoever published, on the other side of a store.
-#![expect(clippy::unwrap_used, reason = "a test says by panicking that it failed")]
 
 use std::{io::Write, sync::Arc, time::Duration};
 
