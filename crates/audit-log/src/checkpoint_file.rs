@@ -99,17 +99,39 @@ impl CheckpointFile {
         if found.as_ref().map(|(checkpoint, _)| checkpoint) != previous {
             return Ok(None);
         }
-        let signer = match found {
-            Some((_, signer)) => signer,
-            None => {
-                let signer = NoteSigner::generate(&self.origin)?;
-                write_whole(&self.key, format!("{}\n", signer.to_secret_text()).as_bytes(), 0o600)?;
-                signer
-            }
-        };
+        let Some((_, signer)) = found else { return self.begin(head).map(Some) };
         let next = signer.sign(head);
         write_whole(&self.note, next.note().as_bytes(), 0o644)?;
         Ok(Some(next))
+    }
+
+    /// Makes the key and the first note. The key gets its name last: one without a note means that somebody took the note away, and
+    /// must never mean that this process died in between.
+    fn begin(&self, head: TreeHead) -> Result<Checkpoint, AuditError> {
+        let signer = NoteSigner::generate(&self.origin)?;
+        let new = beside(&self.key, ".new");
+        write_whole(&new, format!("{}\n", signer.to_secret_text()).as_bytes(), 0o600)?;
+        let first = signer.sign(head);
+        write_whole(&self.note, first.note().as_bytes(), 0o644)?;
+        rename(&new, &self.key)?;
+        Ok(first)
+    }
+
+    /// Goes on where a process died that began: its key gets its name if it signed the note, and is nothing if there is none.
+    fn finish_beginning(&self) -> Result<(), AuditError> {
+        let new = beside(&self.key, ".new");
+        let Some(key) = read_text(&new)? else { return Ok(()) };
+        if read_text(&self.key)?.is_none()
+            && let Some(note) = read_text(&self.note)?
+        {
+            let signer = NoteSigner::parse_secret(key.trim_end());
+            return match signer.filter(|signer| Checkpoint::open(&note, signer.verifier()).is_ok()) {
+                Some(_) => rename(&new, &self.key),
+                // The note is another's: what is missing is told by `read`.
+                None => Ok(()),
+            };
+        }
+        fs::remove_file(&new).map_err(|e| failed("remove", &new, &e))
     }
 
     fn lock(&self) -> Result<File, AuditError> {
@@ -121,6 +143,7 @@ impl CheckpointFile {
     }
 
     fn read(&self) -> Result<Option<(Checkpoint, NoteSigner)>, AuditError> {
+        self.finish_beginning()?;
         let name = |path: &Path| path.display().to_string();
         let (key, note) = match (read_text(&self.key)?, read_text(&self.note)?) {
             (None, None) => return Ok(None),
@@ -192,7 +215,12 @@ fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> Result<(), AuditError> {
     }
     let mut file = create(&temporary, mode).map_err(|e| failed("create", &temporary, &e))?;
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(|e| failed("write", &temporary, &e))?;
-    fs::rename(&temporary, path).map_err(|e| failed("replace", path, &e))?;
+    rename(&temporary, path)
+}
+
+/// Puts a whole file into the place of another.
+fn rename(from: &Path, path: &Path) -> Result<(), AuditError> {
+    fs::rename(from, path).map_err(|e| failed("replace", path, &e))?;
     sync_directory(path).map_err(|e| AuditError::Ambiguous {
         reason: format!("{} was replaced, but the disk did not confirm it: {e}", path.display()),
     })

@@ -97,6 +97,37 @@ async fn a_missing_half_is_an_alarm_and_not_a_new_beginning() {
     assert!(matches!(scene.file.advance(&log).await, Err(AuditError::KeyMissing { .. })));
 }
 
+/// The first checkpoint is two files: a process may die after each step of making them.
+#[tokio::test]
+async fn a_beginning_that_was_cut_short_is_gone_on_with() {
+    let log = log_of(3, "a").await;
+    // After the key was written, before the note was.
+    let scene = Scene::new();
+    scene.file.advance(&log).await.unwrap();
+    fs::rename(scene.path("audit.key"), scene.path("audit.key.new")).unwrap();
+    fs::remove_file(scene.path("audit.note")).unwrap();
+    assert_eq!(scene.file.load().await.unwrap(), None, "nothing was signed yet");
+    let first = scene.file.advance(&log).await.unwrap();
+    assert_eq!(scene.file.load().await.unwrap(), Some(first));
+    assert!(!scene.path("audit.key.new").exists());
+
+    // After the note was, before the key had its name.
+    let scene = Scene::new();
+    let first = scene.file.advance(&log).await.unwrap();
+    fs::rename(scene.path("audit.key"), scene.path("audit.key.new")).unwrap();
+    assert_eq!(scene.file.load().await.unwrap(), Some(first.clone()));
+    assert!(scene.path("audit.key").exists() && !scene.path("audit.key.new").exists());
+    assert_eq!(scene.file.advance(&log).await.unwrap(), first);
+
+    // A key that did not sign the note is no beginning of it.
+    let (one, other) = (Scene::new(), Scene::new());
+    one.file.advance(&log).await.unwrap();
+    other.file.advance(&log).await.unwrap();
+    fs::remove_file(one.path("audit.key")).unwrap();
+    fs::copy(other.path("audit.key"), one.path("audit.key.new")).unwrap();
+    assert!(matches!(one.file.load().await, Err(AuditError::KeyMissing { .. })));
+}
+
 #[tokio::test]
 async fn damaged_files_and_other_origins_are_refused() {
     let scene = Scene::new();
