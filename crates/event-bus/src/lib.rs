@@ -8,6 +8,8 @@ mod engine;
 mod error;
 mod handler;
 mod json;
+#[cfg(any(feature = "redis", feature = "postgres"))]
+mod lost_claims;
 mod memory;
 mod metrics;
 mod options;

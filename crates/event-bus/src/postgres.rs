@@ -30,16 +30,14 @@ use infra_backends::{BackendError, PgSchema, Postgres, PostgresSignal};
 use infra_types::{Clock, ErrorKind, Health, HealthStatus, Timestamp};
 use sqlx::postgres::PgRow;
 
-use self::{
-    lend::Numbers,
-    line::{BATCH_EVENTS_MAX, GROUP_BYTES_MAX, Line},
-};
+use self::line::{BATCH_EVENTS_MAX, GROUP_BYTES_MAX, Line};
 use crate::{
     Bus, BusConfig, BusError, BusInfo, DeadLetter, GroupStatus, Limits, StartFrom, TimeSource,
     broker::{
         Append, Appended, Broker, Claim, Claims, GroupSpec, Listener, PAGE_MAX, Page, Progress, Record, Seq, Settle,
         Settled, Shards, Signal,
     },
+    lost_claims::LostClaims,
 };
 
 static SCHEMA: PgSchema = PgSchema {
@@ -88,7 +86,7 @@ pub struct PostgresBroker {
     /// Where commits are told.
     channel: Arc<str>,
     line: Arc<Line>,
-    numbers: Numbers,
+    claims: LostClaims,
     /// Whether the server waits for its disk before it answers; told by the first use.
     holds: OnceLock<bool>,
     /// The newest place that an answer named, and whether a later answer named an older one as newest.
@@ -119,7 +117,7 @@ impl PostgresBroker {
             time: TimeSource::default(),
             is_durable: false,
             channel,
-            numbers: Numbers::default(),
+            claims: LostClaims::default(),
             holds: OnceLock::new(),
             newest_seen: AtomicU64::new(0),
             has_lost: AtomicBool::new(false),

@@ -24,13 +24,14 @@ use infra_types::{Clock, ErrorKind, Health, HealthStatus, Timestamp};
 use parking_lot::RwLock;
 use redis::{Cmd, Value as Reply};
 
-use self::{append::Groups, lend::Numbers, live::Live, post::Post};
+use self::{append::Groups, live::Live, post::Post};
 use crate::{
     Bus, BusConfig, BusError, BusInfo, DeadLetter, GroupStatus, Limits, StartFrom, TimeSource,
     broker::{
         Append, Appended, Broker, Claim, Claims, GroupSpec, Listener, PAGE_MAX, Page, Progress, Record, Seq, Settle,
         Settled,
     },
+    lost_claims::LostClaims,
 };
 
 /// The name of a bus that nobody named.
@@ -72,7 +73,7 @@ pub struct RedisBroker {
     time: TimeSource,
     is_durable: bool,
     groups: Latest,
-    numbers: Numbers,
+    claims: LostClaims,
     live: Live,
     post: Post,
     /// The newest place that an answer named, and whether a later answer named an older one as newest.
@@ -119,7 +120,7 @@ impl RedisBroker {
             time: TimeSource::default(),
             is_durable: false,
             groups: Latest::default(),
-            numbers: Numbers::default(),
+            claims: LostClaims::default(),
             post: Post::default(),
             newest_seen: AtomicU64::new(0),
             has_lost: AtomicBool::new(false),

@@ -1,207 +1,48 @@
-//! A server and consumers killed with -9 in the middle of a stream, and a network that is cut: nothing acknowledged is lost, what
-//! repeats carries the same id and payload, and each key stays in order.
+//! A server and consumers killed with -9 in the middle of a stream, and a network that is cut.
 #![cfg(feature = "redis")]
 #![expect(clippy::unwrap_used, reason = "the whole file is tests")]
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+mod kill_tools;
+
+use std::{sync::Arc, time::Duration};
 
 use infra_backends::{Fsync, Redis, RedisConfig};
-use infra_event_bus::{EventBus, Pattern, RedisEventBus, SubscribeOptions, handler_fn};
-use infra_testkit::{Cut, FaultProxy, KillableChild, RedisServer, child_argument, say};
-use infra_types::{Clock, Envelope, ErrorKind, EventId, SystemClock, Topic};
-use tokio::sync::watch;
+use infra_event_bus::{EventBus, RedisEventBus};
+use infra_testkit::{FaultProxy, RedisServer};
+use infra_types::SystemClock;
 
-const EVENTS: usize = 2_000;
-const KEYS: usize = 10;
-const PATIENCE: Duration = Duration::from_secs(60);
-
-fn open(at: SocketAddr) -> RedisEventBus {
-    let config = RedisConfig::from_url(&format!("redis://{at}")).unwrap().with_min_fsync(Fsync::Always);
+fn open(url: &str) -> Arc<dyn EventBus> {
+    let config = RedisConfig::from_url(url).unwrap().with_min_fsync(Fsync::Always);
     let config = config.with_operation_timeout(Duration::from_secs(1)).with_connect_timeout(Duration::from_secs(2));
-    RedisEventBus::new(Redis::new(config).unwrap(), SystemClock::shared()).unwrap()
+    Arc::new(RedisEventBus::new(Redis::new(config).unwrap(), SystemClock::shared()).unwrap())
 }
 
 fn server() -> RedisServer {
     RedisServer::builder().config("appendonly", "yes").config("appendfsync", "always").start()
 }
 
-/// Says a line for each event before it is acknowledged, until it is killed.
-async fn consume(at: SocketAddr) {
-    let bus = open(at);
-    let handler = handler_fn(|event| async move {
-        let number = String::from_utf8_lossy(&event.envelope.data).into_owned();
-        say(format!("{} {number}", event.envelope.id));
-        // Work that takes a moment, so that a kill finds some of it done and not acknowledged.
-        tokio::time::sleep(Duration::from_millis(1)).await;
-        Ok(())
-    });
-    let options = SubscribeOptions::at_least_once(Pattern::new("fills:*").unwrap(), "book", handler);
-    let options = options.from_earliest().with_consumer("bot_001").with_concurrency(2);
-    // The server may be down at this very moment.
-    let _subscription = loop {
-        match bus.subscribe(options.clone()).await {
-            Ok(subscription) => break subscription,
-            Err(e) => assert!(may_pass(e.kind()), "{e}"),
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    };
-    say("subscribed");
-    std::future::pending::<()>().await;
-}
-
-fn may_pass(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::Ambiguous | ErrorKind::Transient | ErrorKind::Unavailable)
-}
-
-fn fill(n: usize) -> Envelope {
-    let topic = Topic::new(format!("fills:S{}", n % KEYS)).unwrap();
-    let id = EventId::new(format!("fill-{n}")).unwrap();
-    Envelope::new(topic, "fill.v1", SystemClock.wall(), n.to_string()).with_id(id)
-}
-
-/// Publishes in order, again from the first that was not acknowledged, and tells how far it is; id → number of those that were, and
-/// how many refusals it lived through.
-async fn publish(bus: Arc<RedisEventBus>, progress: watch::Sender<usize>) -> (HashMap<String, usize>, usize) {
-    let (mut next, mut refused) = (0, 0);
-    while next < EVENTS {
-        // Few at a time, so that it is never far from the middle of one.
-        for answer in bus.publish_batch((next..(next + 4).min(EVENTS)).map(fill).collect()).await {
-            match answer {
-                Ok(_) => next += 1,
-                Err(e) => {
-                    assert!(may_pass(e.kind()), "{e}");
-                    refused += 1;
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                    break;
-                }
-            }
-        }
-        progress.send_replace(next);
-    }
-    ((0..EVENTS).map(|n| (format!("fill-{n}"), n)).collect(), refused)
-}
-
-/// Waits until so many are acknowledged; more are still to come.
-async fn reach(progress: &mut watch::Receiver<usize>, at: usize) {
-    let found = *progress.wait_for(|n| *n >= at).await.expect("the publisher goes on");
-    assert!(found < EVENTS, "too late to be in the middle");
-}
-
-/// What the consumers said.
-#[derive(Default)]
-struct Handled(Vec<(String, usize)>);
-
-impl Handled {
-    fn take(&mut self, line: &str) {
-        let (id, number) = line.split_once(' ').expect("a whole line");
-        self.0.push((id.to_owned(), number.parse().expect("a number")));
-    }
-
-    /// Reads until so many more came.
-    fn read(&mut self, child: &mut KillableChild, more: usize) {
-        tokio::task::block_in_place(|| (0..more).for_each(|_| self.take(&child.wait_for("fill-", PATIENCE))));
-    }
-
-    fn kill(&mut self, child: KillableChild) {
-        tokio::task::block_in_place(|| child.kill())
-            .iter()
-            .filter(|l| l.starts_with("fill-"))
-            .for_each(|l| self.take(l));
-    }
-
-    /// Reads on until every event was seen, then judges.
-    async fn finish(mut self, bus: &RedisEventBus, mut child: KillableChild, acknowledged: &HashMap<String, usize>) {
-        let give_up = SystemClock.now() + PATIENCE;
-        while !bus.status("book").await.is_ok_and(|status| status.pending == 0) {
-            assert!(SystemClock.now() < give_up, "the backlog does not empty");
-            tokio::task::block_in_place(|| {
-                while let Ok(line) = child.next_line(Duration::from_millis(20)) {
-                    if line.starts_with("fill-") {
-                        self.take(&line);
-                    }
-                }
-            });
-        }
-        self.kill(child);
-        let mut first_seen = Vec::new();
-        let mut times: HashMap<&str, usize> = HashMap::new();
-        for (id, number) in &self.0 {
-            assert_eq!(acknowledged.get(id), Some(number), "a repeated event keeps its id and its payload");
-            let seen = times.entry(id).or_default();
-            *seen += 1;
-            if *seen == 1 {
-                first_seen.push(*number);
-            }
-        }
-        let lost = acknowledged.keys().filter(|id| !times.contains_key(id.as_str())).count();
-        println!("{} acknowledged, {lost} lost, {} repeated", acknowledged.len(), self.0.len() - times.len());
-        assert_eq!((acknowledged.len(), lost), (EVENTS, 0));
-        for key in 0..KEYS {
-            let of_key: Vec<_> = first_seen.iter().filter(|n| *n % KEYS == key).collect();
-            assert!(of_key.is_sorted(), "the order of key {key} is broken");
-        }
-        assert_eq!(bus.dead_letters("book", 0, 10).await.unwrap(), []);
-    }
-}
-
-fn child_address() -> Option<SocketAddr> {
-    child_argument().map(|at| at.to_str().expect("an address is text").parse().expect("an address"))
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn killed_servers_and_consumers_lose_nothing() {
-    if let Some(at) = child_address() {
-        return consume(at).await;
+    if kill_tools::was_consumer(open).await {
+        return;
     }
     let mut server = tokio::task::block_in_place(server);
-    let spawn = |at: SocketAddr| KillableChild::this_test("killed_servers_and_consumers_lose_nothing", at.to_string());
-    let (at, bus, mut handled) = (server.addr(), Arc::new(open(server.addr())), Handled::default());
-    let mut child = spawn(at);
-    tokio::task::block_in_place(|| child.wait_for("subscribed", PATIENCE));
-    let (tell, mut progress) = watch::channel(0);
-    let publisher = tokio::spawn(publish(bus.clone(), tell));
-    for acknowledged in [200, 700, 1_200] {
-        reach(&mut progress, acknowledged).await;
-        // The same address and the same files: what it answered before it died must be there.
-        tokio::task::block_in_place(|| {
-            server.kill();
-            server.restart();
-        });
-        reach(&mut progress, acknowledged + 200).await;
-        handled.read(&mut child, 20);
-        handled.kill(child);
-        child = spawn(at);
-    }
-    let (acknowledged, refused) = publisher.await.unwrap();
-    assert!(refused > 0, "the publisher never met a dead server");
-    handled.finish(&bus, child, &acknowledged).await;
+    let url = server.url();
+    let kill_and_restart = || {
+        server.kill();
+        server.restart();
+    };
+    let name = "killed_servers_and_consumers_lose_nothing";
+    kill_tools::killed_servers_and_consumers_lose_nothing(name, open, &url, kill_and_restart).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
 async fn a_network_that_is_cut_loses_nothing() {
-    if let Some(at) = child_address() {
-        return consume(at).await;
+    if kill_tools::was_consumer(open).await {
+        return;
     }
     let server = tokio::task::block_in_place(server);
     let proxy = FaultProxy::start(server.addr()).await;
-    let (bus, mut handled) = (Arc::new(open(proxy.addr())), Handled::default());
-    let mut child = KillableChild::this_test("a_network_that_is_cut_loses_nothing", proxy.addr().to_string());
-    tokio::task::block_in_place(|| child.wait_for("subscribed", PATIENCE));
-    let (tell, mut progress) = watch::channel(0);
-    let publisher = tokio::spawn(publish(bus.clone(), tell));
-    for acknowledged in (200..1_400).step_by(200) {
-        reach(&mut progress, acknowledged).await;
-        proxy.cut_all(Cut::Reset);
-        reach(&mut progress, acknowledged + 100).await;
-        handled.read(&mut child, 20);
-        // Once it hits the publisher, once the consumer, whoever asks first: its write is done and it does not know.
-        proxy.swallow_next_reply();
-    }
-    reach(&mut progress, 1_500).await;
-    proxy.down(Cut::Reset);
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    proxy.pass();
-    let (acknowledged, refused) = publisher.await.unwrap();
-    assert!(refused > 0, "the publisher never met a cut");
-    handled.finish(&bus, child, &acknowledged).await;
+    let url = format!("redis://{}", proxy.addr());
+    kill_tools::a_network_that_is_cut_loses_nothing("a_network_that_is_cut_loses_nothing", open, &url, &proxy).await;
 }

@@ -1,4 +1,5 @@
-//! One connection that only listens to a channel.
+//! One connection that only listens to a channel. Its deadlines and its beat are tokio's time, as all waits for the driver are: the decision
+//! clock of a replay must not end a connection.
 
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 

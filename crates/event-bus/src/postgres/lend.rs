@@ -1,12 +1,8 @@
 //! Lending events out, and ending the claims.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering::Relaxed},
-};
+use std::sync::Arc;
 
 use infra_types::Timestamp;
-use parking_lot::Mutex;
 use sqlx::postgres::PgRow;
 
 use super::{PostgresBroker, TimeSource, wire};
@@ -15,33 +11,6 @@ use crate::{
     broker::{Claim, Claimed, Claims, Outcome, Settle, Settled},
 };
 
-/// Claims whose answers were lost, to be remembered at most. Older ones come back when their lease ends.
-const LOST_MAX: usize = 1_000;
-
-/// The claims of this process.
-#[derive(Debug, Default)]
-pub(super) struct Numbers {
-    last: AtomicU64,
-    /// (incarnation, number) of those that may have been made without anybody knowing what they got.
-    lost: Mutex<Vec<(Arc<str>, i64)>>,
-}
-
-/// Remembers a claim as lost unless it is told that the answer came, also if its future is dropped.
-struct Open<'a> {
-    numbers: &'a Numbers,
-    claim: (Arc<str>, i64),
-    is_answered: bool,
-}
-
-impl Drop for Open<'_> {
-    fn drop(&mut self) {
-        let mut lost = self.numbers.lost.lock();
-        if !self.is_answered && lost.len() < LOST_MAX {
-            lost.push(self.claim.clone());
-        }
-    }
-}
-
 impl PostgresBroker {
     pub(super) fn is_server(&self) -> bool {
         self.time == TimeSource::Server
@@ -49,9 +18,8 @@ impl PostgresBroker {
 
     pub(super) async fn lend(&self, claim: &Claim) -> Result<Claims, BusError> {
         self.ready().await?;
-        let mine = |lost: &(Arc<str>, i64)| lost.0 == claim.incarnation;
-        let lost: Vec<i64> = self.numbers.lost.lock().iter().filter(|l| mine(l)).map(|l| l.1).collect();
-        let number = wire::to_sql(self.numbers.last.fetch_add(1, Relaxed));
+        let asked = self.claims.begin(&claim.incarnation);
+        let lost: Vec<i64> = asked.lost.iter().map(|number| wire::to_sql(*number)).collect();
         let query = sqlx::query(
             "SELECT * FROM bus_claim($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)",
         );
@@ -69,24 +37,13 @@ impl PostgresBroker {
             .bind(i32::try_from(claim.crashes_max).unwrap_or(i32::MAX))
             .bind(i64::from(claim.shards.count.max(1)))
             .bind(claim.shards.open.cast_signed())
-            .bind(number)
+            .bind(wire::to_sql(asked.number))
             .bind(&lost)
             .bind(wire::to_sql(self.limits.backlog_max))
             .bind(wire::to_sql(self.limits.history_max))
             .bind(wire::to_sql(self.limits.dedup_window))
             .bind(wire::to_sql(self.limits.dead_letters_max));
-        let mut open = Open { numbers: &self.numbers, claim: (claim.incarnation.clone(), number), is_answered: false };
-        let rows = match self.postgres.write(query).await.map_err(BusError::from) {
-            Err(BusError::Ambiguous { reason }) => return Err(BusError::Ambiguous { reason }),
-            other => {
-                open.is_answered = true;
-                other?
-            }
-        };
-        drop(open);
-        if !lost.is_empty() {
-            self.numbers.lost.lock().retain(|l| !(mine(l) && lost.contains(&l.1)));
-        }
+        let rows = asked.answered(self.postgres.write(query).await.map_err(BusError::from))?;
         self.read_claims(claim, &rows).await
     }
 

@@ -1,16 +1,9 @@
 //! Lending events out, and ending the claims.
 
-use std::{
-    fmt::Write,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
-};
+use std::{fmt::Write, sync::Arc};
 
 use infra_backends::Access;
 use infra_types::Timestamp;
-use parking_lot::Mutex;
 use redis::Value as Reply;
 
 use super::{RedisBroker, scripts, wire};
@@ -19,61 +12,21 @@ use crate::{
     broker::{Claim, Claimed, Claims, Outcome, Settle, Settled},
 };
 
-/// Claims whose answers were lost, to be remembered at most. Older ones come back when their lease ends.
-const LOST_MAX: usize = 1_000;
-
-/// The claims of this process.
-#[derive(Debug, Default)]
-pub(super) struct Numbers {
-    last: AtomicU64,
-    /// (incarnation, number) of those that may have been made without anybody knowing what they got.
-    lost: Mutex<Vec<(Arc<str>, u64)>>,
-}
-
-/// Remembers a claim as lost unless it is told that the answer came, also if its future is dropped.
-struct Open<'a> {
-    numbers: &'a Numbers,
-    claim: (Arc<str>, u64),
-    is_answered: bool,
-}
-
-impl Drop for Open<'_> {
-    fn drop(&mut self) {
-        let mut lost = self.numbers.lost.lock();
-        if !self.is_answered && lost.len() < LOST_MAX {
-            lost.push(self.claim.clone());
-        }
-    }
-}
-
 impl RedisBroker {
     pub(super) async fn lend(&self, claim: &Claim) -> Result<Claims, BusError> {
         self.ready().await?;
-        let mine = |lost: &(Arc<str>, u64)| lost.0 == claim.incarnation;
-        let lost: Vec<u64> = self.numbers.lost.lock().iter().filter(|l| mine(l)).map(|l| l.1).collect();
-        let number = self.numbers.last.fetch_add(1, Relaxed);
+        let asked = self.claims.begin(&claim.incarnation);
         let mut call = scripts::CLAIM.call(1);
         let open: Vec<u8> = (0..64).map(|n| if claim.shards.open & (1 << n) == 0 { b'0' } else { b'1' }).collect();
         call.arg(&self.base).arg(&*claim.group).arg(&*claim.consumer).arg(&*claim.incarnation);
         call.arg(wire::floor_us(claim.now)).arg(self.source());
         call.arg(micros(claim.lease)).arg(micros(claim.horizon)).arg(claim.max).arg(claim.crashes_max);
         call.arg(claim.shards.count).arg(open).arg(self.limits.dead_letters_max).arg(claim.now.as_nanos());
-        call.arg(self.limits.backlog_max).arg(self.limits.history_max).arg(self.limits.dedup_window).arg(number);
-        for number in &lost {
+        call.arg(self.limits.backlog_max).arg(self.limits.history_max).arg(self.limits.dedup_window).arg(asked.number);
+        for number in &asked.lost {
             call.arg(*number);
         }
-        let mut open = Open { numbers: &self.numbers, claim: (claim.incarnation.clone(), number), is_answered: false };
-        let reply = match self.script(&scripts::CLAIM, &call, Access::Write).await {
-            Err(BusError::Ambiguous { reason }) => return Err(BusError::Ambiguous { reason }),
-            other => {
-                open.is_answered = true;
-                other?
-            }
-        };
-        drop(open);
-        if !lost.is_empty() {
-            self.numbers.lost.lock().retain(|l| !(mine(l) && lost.contains(&l.1)));
-        }
+        let reply = asked.answered(self.script(&scripts::CLAIM, &call, Access::Write).await)?;
         let (word, rest) = wire::answer(reply)?;
         self.expect_ok(&word, &claim.group)?;
         self.read_claims(claim, rest).await
