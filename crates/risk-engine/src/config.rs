@@ -2,9 +2,11 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use infra_types::{Currency, Decimal, InstrumentId};
+use infra_types::{AccountId, Currency, Decimal, GroupId, InstrumentId};
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
+
+use crate::rules::Rule;
 
 /// A limit that is an amount or follows the equity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +74,10 @@ pub struct RiskLimits {
     pub daily_loss_max: Option<LimitValue>,
     /// At which distance from its best an account opens nothing more (part of the best equity).
     pub drawdown_max: Option<LimitValue>,
+    /// Which accounts share a group's limits.
+    pub groups: BTreeMap<AccountId, GroupId>,
+    /// Everything else that is limited.
+    pub rules: Vec<Rule>,
 }
 
 impl Default for RiskLimits {
@@ -91,6 +97,8 @@ impl Default for RiskLimits {
             open_positions_max: None,
             daily_loss_max: None,
             drawdown_max: None,
+            groups: BTreeMap::new(),
+            rules: Vec::new(),
         }
     }
 }

@@ -20,6 +20,7 @@ mod position;
 mod query;
 mod rates;
 mod reservation;
+mod rules;
 mod settle;
 mod slots;
 
@@ -32,3 +33,4 @@ pub use market::Quote;
 pub use portfolio::{AccountMetrics, PortfolioMetrics};
 pub use position::{Booked, Position};
 pub use reservation::{Approval, Effect, Outcome, Reservation, Settled};
+pub use rules::{Coverage, Limit, LimitSet, Mode, Rule, ScopeKind};

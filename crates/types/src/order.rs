@@ -4,6 +4,7 @@ use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    envelope::EventId,
     ids::{AccountId, ExecutionId, OrderId, StrategyId, UserId},
     instrument::InstrumentId,
     money::{Money, Price, Qty},
@@ -99,6 +100,9 @@ pub struct Order {
     pub time_in_force: TimeInForce,
     /// It may only make the position smaller: refused or clipped where it would not.
     pub reduce_only: bool,
+    /// The event that made the strategy want it (a signal's id): what leaves is compared with what came in by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<EventId>,
 }
 
 impl Order {
@@ -115,7 +119,33 @@ impl Order {
     ) -> Self {
         let kind = OrderKind::Limit(price);
         let time_in_force = TimeInForce::default();
-        Self { id, account, strategy, user: None, instrument, side, qty, kind, time_in_force, reduce_only: false }
+        Self {
+            id,
+            account,
+            strategy,
+            user: None,
+            instrument,
+            side,
+            qty,
+            kind,
+            time_in_force,
+            reduce_only: false,
+            cause: None,
+        }
+    }
+
+    /// The same order, with the event that made the strategy want it.
+    #[must_use]
+    pub fn caused_by(mut self, cause: EventId) -> Self {
+        self.cause = Some(cause);
+        self
+    }
+
+    /// The same order, with the person who answers for it.
+    #[must_use]
+    pub fn by_user(mut self, user: UserId) -> Self {
+        self.user = Some(user);
+        self
     }
 
     /// The same order, allowed only to make the position smaller.
