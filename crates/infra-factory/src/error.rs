@@ -19,6 +19,12 @@ pub enum FactoryError {
         /// What to do.
         hint: &'static str,
     },
+    /// Nothing that other processes use can be reached with this configuration.
+    #[error("nothing to reach: {reason}; name the preset and the data directory or servers that the bots run with")]
+    NothingShared {
+        /// Why.
+        reason: String,
+    },
     /// The data directory cannot be used.
     #[error("data directory {path}: {reason}; choose one that this user may write to")]
     DataDir {
@@ -77,7 +83,7 @@ impl FactoryError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Config(_) => ErrorKind::Invalid,
+            Self::Config(_) | Self::NothingShared { .. } => ErrorKind::Invalid,
             Self::BackendMissing { .. } => ErrorKind::Unsupported,
             Self::DataDir { .. } => ErrorKind::Permanent,
             Self::AlreadyRunning { .. } => ErrorKind::Conflict,

@@ -1,6 +1,7 @@
 //! Everything a bot needs, put together from a preset.
 
 mod build;
+mod console;
 mod places;
 #[cfg(any(feature = "redis", feature = "postgres"))]
 mod servers;
@@ -16,7 +17,7 @@ use infra_risk_engine::RiskEngine;
 use infra_state_store::{OutboxRow, StateStore};
 use infra_types::{BotId, Health, Namespace};
 
-pub use self::build::InfrastructureBuilder;
+pub use self::{build::InfrastructureBuilder, console::Console};
 use self::places::{Anchor, Places};
 use crate::{
     error::FactoryError,

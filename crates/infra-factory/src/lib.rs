@@ -9,7 +9,7 @@ mod logs;
 mod wiring;
 
 pub use error::FactoryError;
-pub use infrastructure::{CloseReport, Infrastructure, InfrastructureBuilder, create_infrastructure};
+pub use infrastructure::{CloseReport, Console, Infrastructure, InfrastructureBuilder, create_infrastructure};
 pub use logs::log_config;
 pub use wiring::{
     inbox::Inbox,

@@ -173,7 +173,7 @@ async fn reach(store: &Arc<dyn StateStore>, namespace: &Namespace) -> Result<(),
 }
 
 /// Asks until the state of the kill switch is known.
-async fn confirm(emergency: &EmergencyController) -> Result<(), FactoryError> {
+pub(super) async fn confirm(emergency: &EmergencyController) -> Result<(), FactoryError> {
     until_confirmed(|| emergency.refresh(), EmergencyError::kind)
         .await
         .map(|_| ())

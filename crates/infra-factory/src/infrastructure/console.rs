@@ -1,0 +1,124 @@
+//! A person's way to the ledger of running bots, from a process of its own that trades nothing.
+
+use std::{sync::Arc, time::Duration};
+
+use infra_config::{Backend, Config};
+use infra_emergency::EmergencyController;
+use infra_state_store::Key;
+use infra_types::{BotId, SystemClock};
+
+use super::{
+    Infrastructure,
+    places::{Places, namespace},
+};
+use crate::{
+    error::FactoryError,
+    wiring::{
+        halt_rows,
+        outbox::Outbox,
+        relay::{Relay, ToAudit, ToBus},
+    },
+};
+
+/// How long audit log and bus may take to hear of a transition before it is left to wait for them.
+const TELL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The kill switch of the bots that share a configuration's ledger. It takes no bot's place: any number may be open beside them.
+///
+/// What is done with it is durable, and seen by every bot, as soon as the ledger has it. Audit log and event bus hear of it
+/// through the outbox of bot id [`Console::ID`], which [`Console::tell`] carries on.
+pub struct Console {
+    emergency: Arc<EmergencyController>,
+    places: Places,
+    to_bus: Arc<Relay>,
+    to_audit: Arc<Relay>,
+}
+
+impl std::fmt::Debug for Console {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Console").finish_non_exhaustive()
+    }
+}
+
+impl Console {
+    /// Whose outbox it writes to; not an id for a bot.
+    pub const ID: &'static str = "infra:console";
+
+    /// Opens the ledger and reads the kill switch. Bus and audit log are not asked: a halt must not wait for them.
+    ///
+    /// # Errors
+    /// `NothingShared` if every process has a ledger of its own, or a file that no bot has made yet; what the store says.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves nothing behind.
+    pub async fn open(config: &Config) -> Result<Self, FactoryError> {
+        let nothing = |reason: String| Err(FactoryError::NothingShared { reason });
+        match config.ledger.backend {
+            Backend::Memory => {
+                let preset = config.preset;
+                return nothing(format!("preset {preset} keeps the ledger in the memory of each bot"));
+            }
+            // Opening would make an empty one, and a halt in it would stop nobody.
+            Backend::Sqlite if !config.sqlite_path().exists() => {
+                return nothing(format!(
+                    "there is no {}: is the data directory right?",
+                    config.sqlite_path().display()
+                ));
+            }
+            _ => {}
+        }
+        let system = SystemClock::shared();
+        let places = Places::open(config, &system)?;
+        let ledger = namespace(Infrastructure::LEDGER);
+        let bot = BotId::new(Self::ID).map_err(infra_risk_engine::RiskError::from)?;
+        let store = Arc::clone(&places.ledger);
+        let builder = EmergencyController::builder(bot.clone(), store, ledger.clone(), Arc::clone(&system));
+        let emergency = Arc::new(builder.companion_ops(halt_rows::companion(bot.clone())).build()?);
+        let outbox = Outbox::of(&bot);
+        let relay = |queue: &Key, refused: &Key, carrier| {
+            let (queue, refused, clock) = (queue.clone(), refused.clone(), Arc::clone(&system));
+            Relay::new(Arc::clone(&places.ledger), ledger.clone(), queue, refused, carrier, clock)
+        };
+        let [events_refused, audit_refused] = outbox.refused_queues();
+        let bus = ToBus(Arc::clone(&places.unspilled_events));
+        let audit = ToAudit(Arc::clone(&places.audit));
+        let to_bus = relay(outbox.events_queue(), events_refused, Box::new(bus) as _);
+        let to_audit = relay(outbox.audit_queue(), audit_refused, Box::new(audit) as _);
+        super::build::confirm(&emergency).await?;
+        Ok(Self { emergency, places, to_bus, to_audit })
+    }
+
+    /// The kill switch.
+    #[must_use]
+    pub fn emergency(&self) -> &Arc<EmergencyController> {
+        &self.emergency
+    }
+
+    /// Tells audit log and bus what was done here, now or by an earlier console that could not. What cannot be told within 5 s waits in the
+    /// ledger for the next one; the list says why.
+    ///
+    /// # Cancel safety
+    /// Dropping the future may tell some rows again later, under the same ids.
+    pub async fn tell(&self) -> Vec<String> {
+        let mut waiting = Vec::new();
+        for (what, relay) in [("audit log", &self.to_audit), ("event bus", &self.to_bus)] {
+            match tokio::time::timeout(TELL_TIMEOUT, relay.flush()).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(e)) => waiting.push(format!("{what}: {e}")),
+                Err(_) => waiting.push(format!("{what}: no answer within {TELL_TIMEOUT:?}")),
+            }
+        }
+        waiting
+    }
+
+    /// Closes the stores.
+    ///
+    /// # Errors
+    /// What could not be closed.
+    ///
+    /// # Cancel safety
+    /// Call it again to go on.
+    pub async fn close(&self) -> Result<(), FactoryError> {
+        self.places.close().await
+    }
+}
