@@ -1,8 +1,8 @@
 //! Rules about the text of the repository that no compiler holds.
 
-use crate::dependencies;
 use crate::files::{self, SourceFile};
 use crate::workspace::Workspace;
+use crate::{controls, dependencies};
 
 /// What may not be written, and what to write instead. The words are put together here so that this file may be checked too.
 const FORBIDDEN: &[(&str, &str)] = &[
@@ -28,7 +28,11 @@ pub fn check(workspace: &Workspace) -> Result<String, Vec<String>> {
         }
     }
     problems.extend(dependencies::check(workspace));
-    if problems.is_empty() { Ok(format!("{count} files")) } else { Err(problems) }
+    let controls = controls::check(workspace).unwrap_or_else(|found| {
+        problems.extend(found);
+        String::new()
+    });
+    if problems.is_empty() { Ok(format!("{count} files, {controls}")) } else { Err(problems) }
 }
 
 /// What is wrong with one file.

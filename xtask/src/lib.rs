@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod cli;
+pub mod controls;
 pub mod dependencies;
 pub mod feature_sets;
 pub mod files;
