@@ -43,6 +43,8 @@ pub mod code {
     pub const MAX_POSITIONS: &str = "max_positions";
     /// The largest position that the ledger can count exactly.
     pub const POSITION_QTY: &str = "position_qty";
+    /// How many orders of an account are approved and not over.
+    pub const HELD_ORDERS: &str = "held_orders";
     /// What an account lost today.
     pub const DAILY_LOSS: &str = "daily_loss";
     /// How far an account is below its best.
@@ -53,6 +55,46 @@ pub mod code {
     pub const NOTHING_TO_REDUCE: &str = "nothing_to_reduce";
     /// Only orders that reduce may pass now.
     pub const NOT_REDUCING_IN_HALT: &str = "not_reducing_in_halt";
+    /// An order's price is too far from the market, on the side that hurts.
+    pub const PRICE_COLLAR: &str = "price_collar";
+    /// The market moved too far in the window.
+    pub const PRICE_MOVE: &str = "price_move";
+    /// Bid and ask are too far apart.
+    pub const SPREAD: &str = "spread";
+    /// Net exposure if all buys that work are filled.
+    pub const NET_LONG: &str = "net_long";
+    /// Net exposure if all sells that work are filled.
+    pub const NET_SHORT: &str = "net_short";
+    /// Gross exposure against a multiple of equity.
+    pub const LEVERAGE: &str = "leverage";
+    /// Long position and working buys.
+    pub const LONG_QTY: &str = "long_qty";
+    /// Short position and working sells.
+    pub const SHORT_QTY: &str = "short_qty";
+    /// How many opening orders work.
+    pub const WORKING_ORDERS: &str = "working_orders";
+    /// Quantity opened in a window.
+    pub const QTY_RATE: &str = "qty_rate";
+    /// Value opened in a window.
+    pub const NOTIONAL_RATE: &str = "notional_rate";
+    /// Messages in a window.
+    pub const MESSAGE_RATE: &str = "message_rate";
+    /// An order like it was approved within the window.
+    pub const DUPLICATE_ORDER: &str = "duplicate_order";
+    /// Approvals since a named person enabled the strategy last.
+    pub const EXECUTIONS: &str = "executions";
+    /// The order names no event that asked for it.
+    pub const NO_CAUSE: &str = "no_cause";
+    /// Orders that one event caused.
+    pub const ORDERS_PER_CAUSE: &str = "orders_per_cause";
+    /// Own working orders that the order could trade with.
+    pub const SELF_MATCH: &str = "self_match";
+    /// Nothing may be opened there.
+    pub const RESTRICTED: &str = "restricted";
+    /// The order names nobody that answers for it.
+    pub const USER_REQUIRED: &str = "user_required";
+    /// How much of everything stands in one place.
+    pub const CONCENTRATION: &str = "concentration";
     /// An amount is too large to be kept exactly.
     pub const OVERFLOW: &str = "overflow";
 }

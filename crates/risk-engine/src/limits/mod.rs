@@ -1,25 +1,59 @@
 //! The limits, one file each. All are plain functions of their arguments: none waits, reads a clock or does I/O.
 
+mod attribution;
+mod concentration;
 mod daily_loss;
 mod drawdown;
+mod duplicates;
+mod executions;
 mod exposure;
+mod leverage;
+mod long_short;
 mod max_positions;
+mod message_rate;
+mod net;
+mod notional_rate;
 mod order_notional;
 mod order_qty;
+mod orders_per_cause;
 mod position_notional;
+mod price_collar;
+mod price_move;
+mod qty_rate;
 mod reference_price;
+mod restricted;
+mod self_match;
 mod spec;
+mod spread;
+mod working_orders;
 
+pub use attribution::attribution;
+pub use concentration::concentration;
 pub use daily_loss::daily_loss;
 pub use drawdown::drawdown;
+pub use duplicates::{duplicates, fingerprint};
+pub use executions::executions;
 pub use exposure::{exposure_account, exposure_firm};
+pub use leverage::leverage;
+pub use long_short::long_short;
 pub use max_positions::max_positions;
+pub use message_rate::{MessageKind, message_rate};
+pub use net::net;
+pub use notional_rate::notional_rate;
 pub use order_notional::order_notional;
 pub use order_qty::order_qty;
+pub use orders_per_cause::orders_per_cause;
 pub use position_notional::position_notional;
+pub use price_collar::price_collar;
+pub use price_move::{PriceRange, price_move};
+pub use qty_rate::qty_rate;
 pub use reference_price::reference_price;
 pub(crate) use reference_price::seconds;
+pub use restricted::restricted;
+pub use self_match::{WorkingOrder, self_match};
 pub use spec::spec;
+pub use spread::spread;
+pub use working_orders::working_orders;
 
 use infra_types::{Decimal, Scaled, Scope};
 
