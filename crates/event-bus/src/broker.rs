@@ -16,6 +16,8 @@ pub type Seq = u64;
 pub const PAGE_MAX: usize = 64;
 /// Delayed events that one claim looks at; if more are due, its `next_due` is its `now`.
 pub const DUE_MAX: usize = 64;
+/// How long delayed events that found a group full wait before they are looked at again, if those behind them have had their turn by then.
+pub const REST: Duration = Duration::from_secs(1);
 /// Events beyond `Limits::history_max` that go with each one that is appended, so that none pays for all.
 pub const TRIM_MAX: usize = 2;
 
@@ -252,7 +254,8 @@ pub trait Broker: Send + Sync + fmt::Debug + 'static {
 
     /// Keeps an event back: it is appended by the first claim, of whatever group, whose `now` is not before `until`; those that are due
     /// together in the order of `until`, then of their delay. Its id counts as known from now on. While a group that wants it is full, it
-    /// stays delayed. `DelayFull` beyond `Limits::delayed_max`.
+    /// stays delayed, later ones of that group stay behind it, and those that no full group wants pass it: claims walk along what is due,
+    /// [`DUE_MAX`] at a time, and begin anew after [`REST`]. `DelayFull` beyond `Limits::delayed_max`.
     async fn delay(&self, event: Append, until: Timestamp, now: Timestamp) -> Result<Appended, BusError>;
 
     /// Creates a group, or finds it with the same pattern.

@@ -145,6 +145,7 @@ macro_rules! event_bus_cases {
             the_id_of_a_delayed_event_is_known
             delayed_events_are_bounded
             a_delayed_event_waits_while_its_group_is_full
+            a_full_group_holds_up_no_delays_of_others
             a_delayed_event_reaches_a_group_that_nobody_serves
             a_delay_that_ends_during_a_handling_is_not_missed
             a_failed_event_comes_again_after_its_backoff

@@ -142,7 +142,7 @@ impl Broker for SqliteBroker {
     async fn claim(&self, claim: Claim) -> Result<Claims, BusError> {
         // Most looks find nothing, and a look does not need the write lock.
         let (look, limits) = (claim.clone(), self.limits);
-        let (found, next_due) = self.read(move |conn| claim::look(conn, &look, &limits)).await?;
+        let (found, next_due) = self.read(move |conn| claim::look(conn, &look)).await?;
         if !found {
             return Ok(Claims { next_due, ..Claims::default() });
         }

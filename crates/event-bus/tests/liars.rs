@@ -142,6 +142,7 @@ liars! {
     a_delay_that_dies: DelayDiesWithTheProcess by delayed_events_survive_a_crash;
     a_delay_that_forgets_ids: DelayForgetsIds by the_id_of_a_delayed_event_is_known;
     a_delay_that_swallows: DelaySwallows by delayed_events_are_bounded;
+    delays_held_up_by_others: FullGroupsHoldUpDelays by a_full_group_holds_up_no_delays_of_others;
     delays_in_the_order_of_their_calls: DelaysInTheOrderOfTheirCalls by delayed_events_come_in_the_order_of_their_times;
     priority_that_is_ignored: IgnoresPriority by priority_passes_a_hanging_handler;
     drops_that_are_not_counted: DropsAreNotCounted by drop_oldest_keeps_the_newest_and_counts;

@@ -144,7 +144,9 @@ fn limits() -> impl Strategy<Value = Limits> {
     let none = Limits { history_max: 0, dedup_window: 0, dead_letters_max: 0, ..tight };
     // Where limits are as large as in a real bus, Redis stores rows of events in the place of single ones.
     let large = Limits { history_max: 2_000, dedup_window: 2_000, ..roomy };
-    prop_oneof![4 => Just(tight), 2 => Just(roomy), 1 => Just(none), 3 => Just(large)]
+    // More is delayed than one claim looks at, and their groups are full.
+    let crowded = Limits { backlog_max: 12, ..roomy };
+    prop_oneof![4 => Just(tight), 2 => Just(roomy), 1 => Just(none), 3 => Just(large), 3 => Just(crowded)]
 }
 
 fn name(group: u8) -> Arc<str> {

@@ -5,7 +5,10 @@ use infra_types::{Clock, ErrorKind, Timestamp};
 use super::{
     Fixture, Gate, Log, SECOND, config, crash, drain, event, id, pattern, pending, replayed, start, store, until,
 };
-use crate::{BusError, Published, ReplayFrom, SubscribeOptions};
+use crate::{
+    BusError, Published, ReplayFrom, SubscribeOptions,
+    broker::{DUE_MAX, REST},
+};
 
 const NOT_YET: Published = Published { seq: None, duplicate: false, is_spilled: false };
 
@@ -159,7 +162,7 @@ pub async fn delayed_events_are_bounded(f: impl Fixture) {
     assert_eq!(lines, (0..=max).map(|n| format!("{n}#1")).collect::<Vec<_>>());
 }
 
-/// A group that is full when the time comes gets the event as soon as it has room.
+/// A group that is full when the time comes gets the event when it has room.
 pub async fn a_delayed_event_waits_while_its_group_is_full(f: impl Fixture) {
     let bus = f.bus();
     let (log, other) = (Log::new(), Log::new());
@@ -173,9 +176,41 @@ pub async fn a_delayed_event_waits_while_its_group_is_full(f: impl Fixture) {
     store(&bus, event("u", "k", "probe")).await;
     drain(&looks).await;
     assert_eq!(pending(&bus, "g").await, Some(max), "the limit holds");
-    start(&bus, options).await;
+    let sub = start(&bus, options).await;
+    drain(&sub).await;
+    // It is not looked at before the rest is over.
+    f.advance(REST).await;
     let lines = log.wait(max as usize + 1).await;
     assert_eq!(lines, (0..=max).map(|n| format!("{n}#1")).collect::<Vec<_>>());
+}
+
+/// Delayed events of a full group, be they more than one claim looks at, hold up none of another group; and none of their own passes them.
+pub async fn a_full_group_holds_up_no_delays_of_others(f: impl Fixture) {
+    let bus = f.bus();
+    let (log, other) = (Log::new(), Log::new());
+    let options = SubscribeOptions::at_least_once(pattern("t"), "g", log.handler());
+    start(&bus, options.clone()).await.stop().await.expect("it stops");
+    let max = config().limits.backlog_max;
+    let events = (0..max).map(|n| event("t", "k", n.to_string())).collect();
+    assert!(bus.publish_batch(events).await.iter().all(Result::is_ok));
+    let (now, late) = (f.clock().wall(), max + DUE_MAX as u64 + 10);
+    for n in max..late {
+        bus.publish_at(event("t", "k", n.to_string()), now).await.expect("it is kept");
+    }
+    bus.publish_at(event("u", "k", "free"), now).await.expect("it is kept");
+    start(&bus, SubscribeOptions::at_least_once(pattern("u"), "other", other.handler())).await;
+    assert_eq!(other.wait(1).await, ["free#1"]);
+    assert_eq!(pending(&bus, "g").await, Some(max), "the limit holds");
+    // There is room now, but the first of them were looked at before.
+    let sub = start(&bus, options).await;
+    drain(&sub).await;
+    bus.publish_at(event("t", "k", late.to_string()), now).await.expect("it is kept");
+    bus.publish_at(event("u", "k", "again"), now).await.expect("it is kept");
+    assert_eq!(other.wait(2).await[1], "again#1");
+    drain(&sub).await;
+    f.advance(REST).await;
+    let lines = log.wait(late as usize + 1).await;
+    assert_eq!(lines, (0..=late).map(|n| format!("{n}#1")).collect::<Vec<_>>());
 }
 
 /// The delays of a paused or stopped group's events are no reason to lose them.

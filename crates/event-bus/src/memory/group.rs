@@ -42,6 +42,8 @@ pub(super) struct Group {
     lanes: [HashMap<Arc<str>, VecDeque<Seq>>; 2],
     /// The first of each lane and whatever left its lane, claimed or not; those with priority apart.
     heads: [BTreeSet<Seq>; 2],
+    /// A delayed event found it full: later ones wait behind that one until the walk begins anew.
+    pub(super) holds_delayed: bool,
     /// With whether they had priority.
     pub(super) dead: BTreeMap<Seq, (DeadLetter, bool)>,
 }
@@ -53,6 +55,7 @@ impl Group {
             pending: BTreeMap::new(),
             lanes: Default::default(),
             heads: Default::default(),
+            holds_delayed: false,
             dead: BTreeMap::new(),
         }
     }

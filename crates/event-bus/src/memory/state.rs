@@ -2,10 +2,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    ops::Bound,
     sync::Arc,
 };
 
-use infra_types::{EventId, Timestamp};
+use infra_types::{EventId, Timestamp, Topic};
 
 use super::{
     died,
@@ -14,7 +15,7 @@ use super::{
 use crate::{
     BusError, DeadLetter, Limits,
     broker::{
-        Append, Appended, Claim, Claimed, Claims, DUE_MAX, Outcome, Page, Record, Seq, Settle, Settled, TRIM_MAX,
+        Append, Appended, Claim, Claimed, Claims, DUE_MAX, Outcome, Page, REST, Record, Seq, Settle, Settled, TRIM_MAX,
     },
 };
 
@@ -29,6 +30,15 @@ struct Stored {
     is_copy: bool,
 }
 
+/// A walk along the due events, a part in each claim, that found some whose groups are full. It goes on behind them, so that they hold up nobody,
+/// and begins anew when it is at its end and [`REST`] is over.
+#[derive(Debug, Clone, Copy)]
+struct Walk {
+    began: Timestamp,
+    /// The last one that it left.
+    at: (Timestamp, u64),
+}
+
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) newest: Seq,
@@ -38,6 +48,7 @@ pub(super) struct State {
     /// Events by when they shall be appended, then by the order of their delay.
     delayed: BTreeMap<(Timestamp, u64), Append>,
     next_delay: u64,
+    walk: Option<Walk>,
     /// Events that no group needs (any more).
     history: BTreeSet<Seq>,
     /// Events that are gone and whose ids are still recognised.
@@ -57,15 +68,19 @@ impl State {
         }
     }
 
+    /// The first group that wants the topic and has no room, and how many events wait in it.
+    fn full(&self, topic: &Topic, limits: &Limits) -> Option<(Arc<str>, u64)> {
+        let wanting = self.groups.iter().filter(|(_, group)| group.pattern.matches(topic));
+        let mut counts = wanting.map(|(name, group)| (name, group.pending.len() as u64));
+        counts.find(|(_, pending)| *pending >= limits.backlog_max).map(|(name, pending)| (name.clone(), pending))
+    }
+
     fn lay_out(&mut self, event: Append, limits: &Limits) -> Result<Appended, BusError> {
         let topic = &event.envelope.topic;
         let wanted: Vec<Arc<str>> =
             self.groups.iter().filter(|(_, g)| g.pattern.matches(topic)).map(|(n, _)| n.clone()).collect();
-        for name in &wanted {
-            let pending = self.groups[name].pending.len() as u64;
-            if pending >= limits.backlog_max {
-                return Err(BusError::BacklogFull { group: name.as_ref().into(), pending });
-            }
+        if let Some((group, pending)) = self.full(topic, limits) {
+            return Err(BusError::BacklogFull { group: group.as_ref().into(), pending });
         }
         self.newest += 1;
         let seq = self.newest;
@@ -116,22 +131,45 @@ impl State {
         Ok(Appended { seq: None, duplicate: false, evicted: 0 })
     }
 
-    /// Appends what was delayed until now; when the next of them is due.
+    /// The next part of the due ones.
+    fn due(&self, now: Timestamp, walk: Option<Walk>) -> Vec<(Timestamp, u64)> {
+        let behind = walk.map_or(Bound::Unbounded, |walk| Bound::Excluded(walk.at));
+        // The walk may be ahead of a clock that stepped back.
+        let all = self.delayed.range((behind, Bound::Unbounded)).map(|(at, _)| *at);
+        all.take_while(|(until, _)| *until <= now).take(DUE_MAX).collect()
+    }
+
+    /// Appends what was delayed until now; when to look again.
     fn release(&mut self, now: Timestamp, limits: &Limits, claims: &mut Claims) -> Option<Timestamp> {
-        let due: Vec<_> = self.delayed.range(..=(now, u64::MAX)).take(DUE_MAX).map(|(at, _)| *at).collect();
+        let mut due = self.due(now, self.walk);
+        if due.len() < DUE_MAX && self.walk.is_some_and(|walk| now >= walk.began.saturating_add(REST)) {
+            self.walk = None;
+            self.groups.values_mut().for_each(|group| group.holds_delayed = false);
+            due = self.due(now, None);
+        }
         for at in &due {
             let Some(event) = self.delayed.get(at).cloned() else { continue };
-            // One whose group is full waits on.
-            if let Ok(appended) = self.lay_out(event, limits) {
+            let topic = &event.envelope.topic;
+            let full = self.full(topic, limits).map(|(name, _)| name);
+            // Behind one that its group had no room for, also if there is room by now: nothing overtakes on the way to a group.
+            let is_behind = self.groups.values().any(|g| g.holds_delayed && g.pattern.matches(topic));
+            if full.is_some() || is_behind {
+                self.walk = Some(Walk { began: self.walk.map_or(now, |walk| walk.began), at: *at });
+                if let Some(group) = full.and_then(|name| self.groups.get_mut(&name)) {
+                    group.holds_delayed = true;
+                }
+            } else if let Ok(appended) = self.lay_out(event, limits) {
                 self.delayed.remove(at);
                 claims.released += 1;
                 claims.evicted += appended.evicted;
             }
         }
-        if due.len() == DUE_MAX && claims.released > 0 {
+        if due.len() == DUE_MAX {
             return Some(now);
         }
-        self.delayed.range((now, u64::MAX)..).map(|((at, _), _)| *at).find(|at| *at > now)
+        let later = self.delayed.range((now, u64::MAX)..).map(|((at, _), _)| *at).find(|at| *at > now);
+        let anew = self.walk.map(|walk| walk.began.saturating_add(REST));
+        [later, anew].into_iter().flatten().min()
     }
 
     /// One group less needs the event.

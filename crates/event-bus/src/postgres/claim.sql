@@ -128,7 +128,7 @@ BEGIN
             null::bytea, null::bytea, null::bytea, null::bigint, null::bytea, null::text, null::bytea, null::bytea, null::boolean;
         RETURN;
     END IF;
-    IF EXISTS (SELECT FROM bus_delayed d WHERE d.until_ns <= v_now) THEN
+    IF bus_is_due(v_now) THEN
         SELECT r.released, r.evicted, r.has_more INTO v_released, v_evicted, v_has_more
         FROM bus_release(p_channel, v_now, p_backlog_max, p_history_max, p_window) AS r;
     END IF;
@@ -201,7 +201,8 @@ BEGIN
             (SELECT min(greatest(d.next_at, d.locked_until)) FROM bus_delivery d
                 WHERE d.group_id = v_id AND NOT d.is_priority AND d.is_head AND greatest(d.next_at, d.locked_until) > v_now),
             CASE WHEN v_has_more THEN v_now
-                ELSE (SELECT d.until_ns FROM bus_delayed d WHERE d.until_ns > v_now ORDER BY d.until_ns LIMIT 1) END,
+                ELSE least((SELECT d.until_ns FROM bus_delayed d WHERE d.until_ns > v_now ORDER BY d.until_ns LIMIT 1),
+                    (SELECT w.began + 1000000000 FROM bus_walk w WHERE w.one = 1)) END,
             -- What was passed over is free as soon as somebody's commit is done.
             CASE WHEN cardinality(v_stripes) < 5 THEN v_now END,
             CASE WHEN cardinality(v_lent) < cardinality(v_seqs) OR EXISTS (SELECT FROM bus_delivery d

@@ -214,43 +214,98 @@ BEGIN
     END IF;
 END $$;
 
--- Appends what was delayed until now, as far as the groups have room; whether there is more to do at once.
+-- The delayed events that are due and that a claim looks at: those behind a walk, if there is one.
+CREATE FUNCTION bus_due(p_walk bus_walk, p_now bigint, OUT untils bigint[], OUT nos bigint[], OUT ids text[], OUT events bus_envelope[])
+LANGUAGE sql STABLE AS $$
+    -- broker::DUE_MAX
+    SELECT array_agg(d.until_ns ORDER BY d.until_ns, d.no), array_agg(d.no ORDER BY d.until_ns, d.no),
+        array_agg((d.event).id ORDER BY d.until_ns, d.no), array_agg(d.event ORDER BY d.until_ns, d.no)
+    FROM (SELECT * FROM bus_delayed
+        WHERE until_ns <= p_now AND (until_ns, no) > (coalesce((p_walk).until_ns, -9223372036854775808), coalesce((p_walk).no, -1))
+        ORDER BY until_ns, no LIMIT 64) AS d
+$$;
+
+-- Whether there is something to look at: the same without a lock.
+CREATE FUNCTION bus_is_due(p_now bigint) RETURNS boolean LANGUAGE sql STABLE AS $$
+    -- broker::REST
+    SELECT EXISTS (SELECT FROM bus_walk w WHERE w.began + 1000000000 <= p_now) OR EXISTS (SELECT FROM bus_delayed d
+        WHERE d.until_ns <= p_now AND (d.until_ns, d.no) > (
+            coalesce((SELECT w.until_ns FROM bus_walk w WHERE w.one = 1), -9223372036854775808),
+            coalesce((SELECT w.no FROM bus_walk w WHERE w.one = 1), -1)))
+$$;
+
+-- Appends what was delayed until now; whether there is more to do at once. It walks along what is due, a part in each claim: those whose groups
+-- are full stay, and it goes on behind them. It begins anew when it is at its end and the rest is over.
 CREATE FUNCTION bus_release(p_channel text, p_now bigint, p_backlog_max bigint, p_history_max bigint, p_window bigint,
     OUT released bigint, OUT evicted bigint, OUT has_more boolean)
 LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 DECLARE
-    -- broker::DUE_MAX
+    -- broker::DUE_MAX, broker::REST
     c_due_max CONSTANT int := 64;
+    c_rest CONSTANT bigint := 1000000000;
     v_head bus_head := bus_lock_head();
-    v_untils bigint[];
-    v_nos bigint[];
-    v_ids text[];
-    v_events bus_envelope[];
+    v_walk bus_walk;
+    v_is_walking boolean;
+    v_due record;
+    v_full int;
+    v_held int[] := '{}';
     v_stored record;
+    v_stays boolean[];
+    v_left int := 0;
 BEGIN
-    SELECT array_agg(d.until_ns ORDER BY d.until_ns, d.no), array_agg(d.no ORDER BY d.until_ns, d.no),
-        array_agg((d.event).id ORDER BY d.until_ns, d.no), array_agg(d.event ORDER BY d.until_ns, d.no)
-    INTO v_untils, v_nos, v_ids, v_events
-    FROM (SELECT * FROM bus_delayed WHERE until_ns <= p_now ORDER BY until_ns, no LIMIT c_due_max) AS d;
     released := 0;
     evicted := 0;
-    has_more := false;
-    IF v_ids IS NULL THEN
+    SELECT * INTO v_walk FROM bus_walk WHERE one = 1;
+    v_is_walking := FOUND;
+    SELECT d.* INTO v_due FROM bus_due(v_walk, p_now) AS d;
+    IF v_is_walking AND coalesce(cardinality(v_due.ids), 0) < c_due_max AND p_now >= v_walk.began + c_rest THEN
+        DELETE FROM bus_walk WHERE one = 1;
+        v_walk := null;
+        v_is_walking := false;
+        SELECT d.* INTO v_due FROM bus_due(v_walk, p_now) AS d;
+    END IF;
+    has_more := coalesce(cardinality(v_due.ids), 0) = c_due_max;
+    IF v_due.ids IS NULL THEN
         RETURN;
     END IF;
-    DELETE FROM bus_id WHERE id = ANY (v_ids) AND seq IS NULL;
-    SELECT s.* INTO v_stored FROM bus_store(v_events, p_backlog_max, p_history_max, p_window) AS s;
-    FOR i IN 1 .. cardinality(v_ids) LOOP
-        IF v_stored.full_groups[i] IS NULL THEN
-            released := released + 1;
+    DELETE FROM bus_id WHERE id = ANY (v_due.ids) AND seq IS NULL;
+    v_stays := array_fill(false, ARRAY[cardinality(v_due.ids)]);
+    IF v_is_walking THEN
+        v_held := v_walk.held;
+        FOR i IN 1 .. cardinality(v_due.ids) LOOP
+            v_full := (SELECT o.id FROM bus_group o WHERE (v_due.events[i]).topic LIKE o.likes
+                AND o.laid - (SELECT sum(s.settled) FROM bus_stripe s WHERE s.group_id = o.id) >= p_backlog_max ORDER BY o.name LIMIT 1);
+            v_held := v_held || v_full;
+            -- Also if there is room by now: nothing overtakes on the way to a group.
+            v_stays[i] := EXISTS (SELECT FROM bus_group o WHERE o.id = ANY (v_held) AND (v_due.events[i]).topic LIKE o.likes);
+            IF NOT v_stays[i] THEN
+                SELECT s.* INTO v_stored FROM bus_store(v_due.events[i:i], p_backlog_max, p_history_max, p_window) AS s;
+                evicted := evicted + v_stored.evicted[1];
+            END IF;
+        END LOOP;
+    ELSE
+        SELECT s.* INTO v_stored FROM bus_store(v_due.events, p_backlog_max, p_history_max, p_window) AS s;
+        FOR i IN 1 .. cardinality(v_due.ids) LOOP
+            v_stays[i] := v_stored.full_groups[i] IS NOT NULL;
             evicted := evicted + v_stored.evicted[i];
-            DELETE FROM bus_delayed WHERE until_ns = v_untils[i] AND no = v_nos[i];
+            v_held := v_held || (SELECT o.id FROM bus_group o WHERE o.name = v_stored.full_groups[i]);
+        END LOOP;
+    END IF;
+    FOR i IN 1 .. cardinality(v_due.ids) LOOP
+        IF v_stays[i] THEN
+            v_left := i;
+            INSERT INTO bus_id (id, is_finished) VALUES (v_due.ids[i], false);
         ELSE
-            INSERT INTO bus_id (id, is_finished) VALUES (v_ids[i], false);
+            released := released + 1;
+            DELETE FROM bus_delayed WHERE until_ns = v_due.untils[i] AND no = v_due.nos[i];
         END IF;
     END LOOP;
-    has_more := released > 0 AND cardinality(v_ids) = c_due_max;
+    IF v_left > 0 THEN
+        v_held := ARRAY(SELECT DISTINCT h FROM unnest(v_held) AS h WHERE h IS NOT NULL);
+        INSERT INTO bus_walk VALUES (1, p_now, v_due.untils[v_left], v_due.nos[v_left], v_held)
+        ON CONFLICT (one) DO UPDATE SET until_ns = excluded.until_ns, no = excluded.no, held = excluded.held;
+    END IF;
     IF released > 0 THEN
         UPDATE bus_head SET delayed = delayed - released WHERE one = 1;
         PERFORM pg_notify(p_channel, '');

@@ -63,6 +63,17 @@ CREATE TABLE bus_delayed (
     PRIMARY KEY (until_ns, no)
 );
 
+-- A walk along the due events, a part in each claim, that found some whose groups are full. One row, or none. Behind the lock of the head.
+CREATE TABLE bus_walk (
+    one int PRIMARY KEY CHECK (one = 1),
+    began bigint NOT NULL,
+    -- The last one that it left.
+    until_ns bigint NOT NULL,
+    no bigint NOT NULL,
+    -- Groups that were full: what else they want stays behind.
+    held int[] NOT NULL
+);
+
 CREATE TABLE bus_group (
     id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name text COLLATE "C" NOT NULL UNIQUE,

@@ -13,6 +13,7 @@
 //! | `held`, `freed` | sorted sets | places in the log before `trimmed`: still needed, and no more |
 //! | `copies` | sorted set | places of events that were put back to work for one group, also when they are gone |
 //! | `delayed`, `delays` | sorted set, hash | numbers of delayed events by their time; number → event |
+//! | `walk` | hash | how far the due events were looked at, if some were left: when that began, the time and the number of the last one left, the numbers of the full groups |
 //! | `gN:claims` | hash | number → a claim straight off the log: until when, whose, which places and lanes |
 //! | `gN:slow` | hash | place → lane, or attempts, next one, claim, lane and last error, of events in lanes |
 //! | `gN:lane:LANE` | list | the places of a lane's events |

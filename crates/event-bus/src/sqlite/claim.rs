@@ -16,17 +16,16 @@ pub(super) const TAKE_OVER: &str = "UPDATE bus_delivery INDEXED BY bus_delivery_
      WHERE group_id = ?1 AND consumer = ?2 AND incarnation <> ?3";
 
 /// Whether there is something to claim or to append, and if not, when there will be. It only reads.
-pub(super) fn look(conn: &Connection, claim: &Claim, limits: &Limits) -> Result<(bool, Option<Timestamp>), BusError> {
+pub(super) fn look(conn: &Connection, claim: &Claim) -> Result<(bool, Option<Timestamp>), BusError> {
     let group = group::find(conn, &claim.group)?;
-    let due = delay::due(conn, claim.now)?;
-    // While the groups of what is due are full, there is nothing to do about it.
-    if !due.is_empty() && delay::has_room(&Ledger::of_all(conn, limits)?, &due) {
+    let part = delay::part(conn, claim.now)?;
+    if !part.is_empty() {
         return Ok((true, None));
     }
     if lane::has_work(conn, group.id, claim)? {
         return Ok((true, None));
     }
-    Ok((false, next_due(conn, group.id, claim, delay::next_due(conn, claim.now)?)?))
+    Ok((false, next_due(conn, group.id, claim, part.next(conn, claim.now)?)?))
 }
 
 /// The earlier of what the group waits for and `delay`, if there was room for more.
@@ -43,15 +42,15 @@ fn next_due(
 }
 
 pub(super) fn claim(conn: &Connection, claim: &Claim, limits: &Limits) -> Result<Claims, BusError> {
-    let due = delay::due(conn, claim.now)?;
-    let mut ledger = match due.is_empty() {
+    let part = delay::part(conn, claim.now)?;
+    let mut ledger = match part.is_empty() {
         true => Ledger::of_one(conn, limits, &claim.group)?,
         false => Ledger::of_all(conn, limits)?,
     };
     let at = ledger.place_of(&claim.group)?;
     let group = ledger.groups[at].id;
     let mut claims = Claims::default();
-    let next_delay = delay::release(&mut ledger, &due, claim.now, &mut claims)?;
+    let next_delay = delay::release(&mut ledger, part, claim.now, &mut claims)?;
     let mut chosen = loop {
         let (chosen, alone) = lane::select(conn, group, claim)?;
         match chosen.first().filter(|first| alone && first.attempts >= claim.crashes_max) {

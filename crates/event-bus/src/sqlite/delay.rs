@@ -1,22 +1,95 @@
 //! Events that wait for their time.
 
+use std::collections::BTreeSet;
+
 use infra_types::{Timestamp, Topic};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{append, ledger::Ledger};
+use super::{append, group::Group, ledger::Ledger};
 use crate::{
     BusError, Limits,
-    broker::{Append, Appended, Claims, DUE_MAX},
+    broker::{Append, Appended, Claims, DUE_MAX, REST},
 };
 
-pub(super) const DUE: &str =
-    "SELECT delay_id, topic, key, priority FROM bus_delayed WHERE until_ns <= ?1 ORDER BY until_ns, delay_id LIMIT ?2";
+pub(super) const DUE: &str = "SELECT delay_id, until_ns, topic, key, priority FROM bus_delayed
+     WHERE until_ns <= ?1 AND (until_ns, delay_id) > (?2, ?3) ORDER BY until_ns, delay_id LIMIT ?4";
 pub(super) const NEXT_DUE: &str = "SELECT min(until_ns) FROM bus_delayed WHERE until_ns > ?1";
+
+/// A walk along the due events, a part in each claim, that found some whose groups are full; as in memory. It is in `bus_meta`, with a row for each
+/// group that a delayed event waits for.
+#[derive(Debug, Clone)]
+pub(super) struct Walk {
+    began: Timestamp,
+    /// The last one that it left: until when it was delayed, and its number.
+    at: (i64, i64),
+    /// The groups behind whose first event others wait.
+    held: BTreeSet<i64>,
+}
+
+impl Walk {
+    fn stored(conn: &Connection) -> Result<Option<Self>, BusError> {
+        let mut walk = Self { began: Timestamp::EPOCH, at: (0, 0), held: BTreeSet::new() };
+        let mut select =
+            conn.prepare_cached("SELECT name, value FROM bus_meta WHERE name >= 'walk_' AND name < 'walk`'")?;
+        let mut rows = select.query([])?;
+        let mut is_there = false;
+        while let Some(row) = rows.next()? {
+            is_there = true;
+            let (name, value): (String, i64) = (row.get(0)?, row.get(1)?);
+            match name.as_str() {
+                "walk_began" => walk.began = Timestamp::from_nanos(value),
+                "walk_until" => walk.at.0 = value,
+                "walk_number" => walk.at.1 = value,
+                _ => _ = walk.held.insert(value),
+            }
+        }
+        Ok(is_there.then_some(walk))
+    }
+
+    fn save(&self, conn: &Connection) -> Result<(), BusError> {
+        let mut put = conn.prepare_cached("INSERT OR REPLACE INTO bus_meta (name, value) VALUES (?1, ?2)")?;
+        put.execute(params!["walk_began", self.began.as_nanos()])?;
+        put.execute(params!["walk_until", self.at.0])?;
+        put.execute(params!["walk_number", self.at.1])?;
+        for group in &self.held {
+            put.execute(params![format!("walk_held_{group}"), group])?;
+        }
+        Ok(())
+    }
+
+    fn anew(&self) -> Timestamp {
+        self.began.saturating_add(REST)
+    }
+}
+
+/// The part of the due events that a claim looks at, and the walk that it goes on with.
+#[derive(Debug)]
+pub(super) struct Part {
+    due: Vec<Due>,
+    walk: Option<Walk>,
+    /// A walk is over, though nothing is due.
+    is_over: bool,
+}
+
+impl Part {
+    /// Whether there is nothing to look at.
+    pub(super) fn is_empty(&self) -> bool {
+        self.due.is_empty() && !self.is_over
+    }
+
+    /// When to look again, if there is nothing to look at now.
+    pub(super) fn next(&self, conn: &Connection, now: Timestamp) -> Result<Option<Timestamp>, BusError> {
+        let later: Option<i64> = conn.prepare_cached(NEXT_DUE)?.query_row([now.as_nanos()], |r| r.get(0))?;
+        let anew = self.walk.as_ref().map(Walk::anew);
+        Ok([later.map(Timestamp::from_nanos), anew].into_iter().flatten().min())
+    }
+}
 
 /// A delayed event whose time has come.
 #[derive(Debug)]
 pub(super) struct Due {
     delay_id: i64,
+    until: i64,
     /// None if what is stored is no topic: no group wants it.
     topic: Option<Topic>,
     key: String,
@@ -62,36 +135,47 @@ pub(super) fn delay(
 }
 
 /// Those whose time has come, as many as a claim looks at.
-pub(super) fn due(conn: &Connection, now: Timestamp) -> Result<Vec<Due>, BusError> {
+pub(super) fn part(conn: &Connection, now: Timestamp) -> Result<Part, BusError> {
+    let walk = Walk::stored(conn)?;
+    let due = due(conn, now, walk.as_ref())?;
+    if due.len() < DUE_MAX && walk.as_ref().is_some_and(|walk| now >= walk.anew()) {
+        return Ok(Part { due: self::due(conn, now, None)?, walk: None, is_over: true });
+    }
+    Ok(Part { due, walk, is_over: false })
+}
+
+fn due(conn: &Connection, now: Timestamp, walk: Option<&Walk>) -> Result<Vec<Due>, BusError> {
     let mut select = conn.prepare_cached(DUE)?;
-    let rows = select.query_map(params![now.as_nanos(), DUE_MAX as i64], |r| {
+    let (until, number) = walk.map_or((i64::MIN, 0), |walk| walk.at);
+    let rows = select.query_map(params![now.as_nanos(), until, number, DUE_MAX as i64], |r| {
         // What is no text cannot be read later either, and becomes a dead letter then.
         let text = |n| r.get::<_, String>(n).unwrap_or_default();
-        Ok(Due { delay_id: r.get(0)?, topic: Topic::new(text(1)).ok(), key: text(2), is_priority: r.get(3)? })
+        let (delay_id, until) = (r.get(0)?, r.get(1)?);
+        Ok(Due { delay_id, until, topic: Topic::new(text(2)).ok(), key: text(3), is_priority: r.get(4)? })
     })?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
-}
-
-/// When the next one is due after `now`.
-pub(super) fn next_due(conn: &Connection, now: Timestamp) -> Result<Option<Timestamp>, BusError> {
-    let next: Option<i64> = conn.prepare_cached(NEXT_DUE)?.query_row([now.as_nanos()], |r| r.get(0))?;
-    Ok(next.map(Timestamp::from_nanos))
-}
-
-/// Whether the groups have room for one of these.
-pub(super) fn has_room(ledger: &Ledger<'_>, due: &[Due]) -> bool {
-    due.iter().any(|event| ledger.full(event.topic.as_ref()).is_none())
 }
 
 /// Appends those that the groups have room for; when to look again.
 pub(super) fn release(
     ledger: &mut Ledger<'_>,
-    due: &[Due],
+    mut part: Part,
     now: Timestamp,
     claims: &mut Claims,
 ) -> Result<Option<Timestamp>, BusError> {
-    for event in due {
-        if ledger.full(event.topic.as_ref()).is_some() {
+    if part.is_over {
+        let sql = "DELETE FROM bus_meta WHERE name >= 'walk_' AND name < 'walk`'";
+        ledger.conn.prepare_cached(sql)?.execute([])?;
+    }
+    for event in &part.due {
+        let full = group_of(ledger, event, |group| group.pending >= ledger.limits.backlog_max);
+        // Behind one that its group had no room for, also if there is room by now: nothing overtakes on the way to a group.
+        let is_held = |id| part.walk.as_ref().is_some_and(|walk| walk.held.contains(&id));
+        if full.is_some() || group_of(ledger, event, |group| is_held(group.id)).is_some() {
+            let new = || Walk { began: now, at: (0, 0), held: BTreeSet::new() };
+            let walk = part.walk.get_or_insert_with(new);
+            walk.at = (event.until, event.delay_id);
+            walk.held.extend(full);
             continue;
         }
         let wants = |topic: &Topic| ledger.groups.iter().filter(|g| g.pattern.matches(topic)).count();
@@ -116,8 +200,17 @@ pub(super) fn release(
         claims.evicted += append::stored(ledger, seq, event.topic.as_ref(), &event.key, event.is_priority)?;
         claims.released += 1;
     }
-    if due.len() == DUE_MAX && claims.released > 0 {
+    if let Some(walk) = part.walk.as_ref().filter(|_| !part.due.is_empty()) {
+        walk.save(ledger.conn)?;
+    }
+    if part.due.len() == DUE_MAX {
         return Ok(Some(now));
     }
-    next_due(ledger.conn, now)
+    part.next(ledger.conn, now)
+}
+
+/// The first group that wants the event and of which that is true.
+fn group_of(ledger: &Ledger<'_>, event: &Due, holds: impl Fn(&Group) -> bool) -> Option<i64> {
+    let topic = event.topic.as_ref()?;
+    ledger.groups.iter().find(|group| group.pattern.matches(topic) && holds(group)).map(|group| group.id)
 }

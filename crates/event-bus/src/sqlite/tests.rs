@@ -30,7 +30,7 @@ async fn every_hot_statement_goes_by_its_index() {
         (settle::STEP_FORWARD, "INDEX bus_delivery_lane (group_id=? AND priority=? AND key=?)"),
         (append::FORGET, "INDEX bus_id_finished (seq<?)"),
         (claim::TAKE_OVER, "INDEX bus_delivery_lent (group_id=? AND consumer=?)"),
-        (delay::DUE, "INDEX bus_delayed_until (until_ns<?)"),
+        (delay::DUE, "INDEX bus_delayed_until (until_ns>? AND until_ns<?)"),
         (delay::NEXT_DUE, "INDEX bus_delayed_until (until_ns>?)"),
         (group::OLDEST, "PRIMARY KEY (group_id=?)"),
         (group::IS_PENDING, "PRIMARY KEY (group_id=? AND seq<?)"),

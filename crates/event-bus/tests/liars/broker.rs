@@ -14,8 +14,8 @@ use async_trait::async_trait;
 use infra_event_bus::{
     BusError, BusInfo, DeadLetter, GroupStatus, Pattern, StartFrom,
     broker::{
-        Append, Appended, Broker, Claim, Claims, GroupSpec, Listener, Outcome, Page, Progress, Seq, Settle, Settled,
-        Shards, Signal,
+        Append, Appended, Broker, Claim, Claims, DUE_MAX, GroupSpec, Listener, Outcome, Page, Progress, Seq, Settle,
+        Settled, Shards, Signal,
     },
 };
 use infra_types::{Envelope, EventId, Health, Timestamp};
@@ -121,10 +121,19 @@ impl LyingBroker {
 
     /// Appends what this process remembers and that is due.
     async fn release(&self, now: Timestamp) {
-        let due: Vec<_> = self.memory.lock().delayed.extract_if(.., |(at, _)| *at <= now).map(|(_, e)| e).collect();
-        if !due.is_empty() {
-            self.inner.append(due).await;
+        let mut room = DUE_MAX;
+        let mut takes = |at: &mut (Timestamp, Append)| {
+            let is_due = at.0 <= now && room > 0;
+            room -= usize::from(is_due);
+            is_due
+        };
+        let due: Vec<_> = self.memory.lock().delayed.extract_if(.., |event| takes(event)).collect();
+        if due.is_empty() {
+            return;
         }
+        let answers = self.inner.append(due.iter().map(|(_, event)| event.clone()).collect()).await;
+        let left = due.into_iter().zip(answers).filter_map(|(event, answer)| answer.err().map(|_| event));
+        self.memory.lock().delayed.splice(..0, left.collect::<Vec<_>>());
     }
 
     /// Claims and acknowledges what every group has to do.
@@ -181,7 +190,7 @@ impl Broker for LyingBroker {
         let mut event = self.twist(event);
         match self.lie {
             Lie::DelayIsIgnored => return self.inner.append(vec![event]).await.remove(0),
-            Lie::DelayDiesWithTheProcess => {
+            Lie::DelayDiesWithTheProcess | Lie::FullGroupsHoldUpDelays => {
                 self.memory.lock().delayed.push((until, event));
                 return Ok(Appended { seq: None, duplicate: false, evicted: 0 });
             }

@@ -27,6 +27,7 @@ pub(crate) enum Lie {
     ForgetsAttempts,
     ForgetsIds,
     ForgetsIdsOfOtherProcesses,
+    FullGroupsHoldUpDelays,
     GoneIsEarliest,
     HidesGaps,
     HistorySkipsLateCommits,

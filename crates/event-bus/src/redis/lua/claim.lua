@@ -6,13 +6,35 @@
 local BYTES_MAX, PAGE = 4194304, 16
 -- Entries of the log that one claim looks at, delayed events that it appends, lost ones that it makes dead letters.
 local SCAN_MAX, DUE_MAX, LOST_MAX = 512, 64, 1000
+-- broker::REST
+local REST = 1000000
 
--- Appends what was delayed until now; when the next of them is due.
+-- Appends what was delayed until now; when to look again. It walks along what is due, a part in each claim: those whose groups are full stay, and it goes
+-- on behind them. It begins anew when it is at its end and REST is over.
 local released, evicted, next_delay = 0, 0, false
 local function release()
-  local due = call('ZRANGEBYSCORE', DELAYED, '-inf', int(now), 'LIMIT', 0, DUE_MAX)
+  local walk = call('HMGET', WALK, 'began', 'till', 'number', 'held')
+  local began, held = tonumber(walk[1]), walk[4] or ','
+  local function part()
+    local behind = 0
+    if began then
+      -- The one that it left last may be gone.
+      local is_gone = call('ZADD', DELAYED, 'NX', walk[2], walk[3])
+      behind = call('ZRANK', DELAYED, walk[3]) + 1 - is_gone
+      if is_gone == 1 then
+        call('ZREM', DELAYED, walk[3])
+      end
+    end
+    return call('ZRANGEBYSCORE', DELAYED, '-inf', int(now), 'WITHSCORES', 'LIMIT', behind, DUE_MAX)
+  end
+  local due = part()
+  if began and #due < DUE_MAX * 2 and now >= began + REST then
+    call('DEL', WALK)
+    began, held = nil, ','
+    due = part()
+  end
   if #due > 0 then
-    local of, gids, matchers, groups = call('HGETALL', GROUPS), {}, {}, {}
+    local of, matchers, groups = call('HGETALL', GROUPS), {}, {}
     local stored, names = {}, {}
     for i = 1, #of, 2 do
       names[#names + 1], stored[of[i]] = of[i], of[i + 1]
@@ -27,19 +49,27 @@ local function release()
         groups[i] = load({ gid })[1]
       end
     end
-    local backlog_max, gone = tonumber(ARGV[14]), {}
-    for i = 1, #due do
+    local backlog_max, gone, left = tonumber(ARGV[14]), {}, nil
+    for i = 1, #due, 2 do
       local id, topic, lane, body = cmsgpack.unpack(call('HGET', DELAYS, due[i]))
-      local wants, head, is_full = {}, ',', false
+      local wants, head, full, is_behind = {}, ',', nil, false
       for k = 1, #groups do
         if matchers[k](topic) then
           wants[#wants + 1] = groups[k]
           head = head .. groups[k].gid .. ','
-          is_full = is_full or groups[k].s >= backlog_max
+          if not full and groups[k].s >= backlog_max then
+            full = groups[k]
+          end
+          is_behind = is_behind or find(held, groups[k].mine, 1, true)
         end
       end
-      -- One whose group is full waits on.
-      if not is_full then
+      if full or is_behind then
+        -- Also if there is room by now: nothing overtakes on the way to a group.
+        left = i
+        if full and not find(held, full.mine, 1, true) then
+          held = held .. full.gid .. ','
+        end
+      else
         local e = { id = id, head = head .. ';' .. lane, body = body, wants = wants, lane = byte(lane, 1) == 112 and lane or nil }
         lay({ e }, groups, tonumber(ARGV[15]), tonumber(ARGV[16]))
         gone[#gone + 1] = due[i]
@@ -48,17 +78,24 @@ local function release()
     end
     many('ZREM', DELAYED, gone)
     many('HDEL', DELAYS, gone)
+    if left then
+      began = began or now
+      call('HSET', WALK, 'began', int(began), 'till', due[left + 1], 'number', due[left], 'held', held)
+    end
   end
-  local first = call('ZRANGE', DELAYED, 0, 0, 'WITHSCORES')[2]
-  meta.due = first and tonumber(first) + 1 or 0
-  if #due == DUE_MAX and released > 0 then
-    return now
+  local at = now
+  if #due < DUE_MAX * 2 then
+    local later = call('ZRANGEBYSCORE', DELAYED, '(' .. int(now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]
+    at = later and tonumber(later)
+    if began and (not at or began + REST < at) then
+      at = began + REST
+    end
   end
-  local later = call('ZRANGEBYSCORE', DELAYED, '(' .. int(now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]
-  return later and tonumber(later)
+  -- It is one more than the time, so that 0 is none.
+  meta.due = at and at + 1 or 0
+  return at
 end
 if meta.due > 0 then
-  -- It is one more than the time, so that 0 is none.
   if meta.due - 1 <= now then
     next_delay = release()
   else

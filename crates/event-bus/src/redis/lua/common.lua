@@ -8,7 +8,8 @@ end
 local base = KEYS[1]
 local META, GROUPS, GONE, LOG, IDS, QUEUE = base .. 'meta', base .. 'groups', base .. 'gone', base .. 'log', base .. 'ids', base .. 'queue'
 local LIVE, COPIES, UNWANTED = base .. 'live', base .. 'copies', base .. 'unwanted'
-local HELD, FREED, DELAYED, DELAYS = base .. 'held', base .. 'freed', base .. 'delayed', base .. 'delays'
+local HELD, FREED = base .. 'held', base .. 'freed'
+local DELAYED, DELAYS, WALK = base .. 'delayed', base .. 'delays', base .. 'walk'
 local LAYOUT = '2'
 
 -- Calls a command of many arguments in pieces that Lua's stack holds; an even number, for those that take pairs.
