@@ -13,6 +13,7 @@ use crate::{
     config::RiskLimits,
     decision::Decision,
     error::RiskError,
+    holder::Holder,
     ledger,
     market::Quote,
     plan::{self, Ops, Planned, Role},
@@ -47,6 +48,7 @@ pub struct RiskEngine {
     zone: TimeZone,
     pub(crate) limits: RiskLimits,
     pub(crate) book: Mutex<Book>,
+    pub(crate) holder: Option<Holder>,
 }
 
 /// Why a batch of ours did not happen.
@@ -71,7 +73,7 @@ impl RiskEngine {
     ) -> Result<Self, RiskError> {
         limits.validate().map_err(RiskError::InvalidLimits)?;
         let zone = limits.zone().map_err(|mistake| RiskError::InvalidLimits(vec![mistake]))?;
-        Ok(Self { store, namespace, clock, zone, limits, book: Mutex::default() })
+        Ok(Self { store, namespace, clock, zone, limits, book: Mutex::default(), holder: None })
     }
 
     pub(crate) fn now(&self) -> Now {
@@ -185,7 +187,7 @@ impl RiskEngine {
                 book.observe(&order.account, now);
                 plan::plan(&book, &self.limits, now, &order, stance)?
             };
-            let (mut approval, ops) = match planned {
+            let (mut approval, mut ops) = match planned {
                 // What refuses, or depends on how much is being reduced, is decided on what the store says now.
                 Planned::Refused(decision) if fresh => return Err(RiskError::Refused(Box::new(decision))),
                 Planned::Go(approval, ops) if fresh || approval.reservation.hold_reducing == 0 => (approval, ops),
@@ -195,6 +197,7 @@ impl RiskEngine {
                     continue;
                 }
             };
+            self.hold(&mut approval, &mut ops)?;
             match self.execute(&ops, compose(&approval)).await {
                 Ok(applied) => {
                     self.learn(&ops, &applied, None);
@@ -243,6 +246,7 @@ impl RiskEngine {
             let rule = format!("is for order {} of {}, not {}", of.0, of.1, order.id);
             return Err(InvalidValue::new("reservation", rule).into());
         }
+        let mut held = self.held_for(reservation, true).await?;
         let mut tries = 0;
         while tries < SETTLE_TRIES {
             let planned = {
@@ -251,7 +255,7 @@ impl RiskEngine {
                 book.observe(&order.account, now);
                 settle::plan(&book, &self.limits, now, order, reservation, outcome)
             };
-            let (settled, ops) = match planned {
+            let (settled, mut ops) = match planned {
                 Err(RiskError::UnknownAccount(_)) if tries == 0 => {
                     tries += 1;
                     self.refresh(&order.account, Some(&order.instrument)).await?;
@@ -259,6 +263,7 @@ impl RiskEngine {
                 }
                 planned => planned?,
             };
+            self.hold_on(held.as_ref(), &settled, outcome, &mut ops)?;
             match self.execute(&ops, compose(&settled)).await {
                 Ok(applied) => {
                     self.learn(&ops, &applied, Some((order, &settled)));
@@ -267,6 +272,7 @@ impl RiskEngine {
                 Err(Obstacle::Stale | Obstacle::Limit(..)) => {
                     tries += 1;
                     self.refresh(&order.account, Some(&order.instrument)).await?;
+                    held = self.held_for(reservation, false).await?;
                 }
                 Err(Obstacle::Error(error)) => return Err(error),
             }
@@ -340,6 +346,10 @@ impl RiskEngine {
             Ok(applied) => return Ok(applied),
             Err(source) => source,
         };
+        let role = source.index().and_then(|index| ops.0.get(index)).map(|(_, role)| role);
+        if let Some(error) = role.and_then(|role| self.hold_refused(role, &source)) {
+            return Err(Obstacle::Error(error));
+        }
         Err(match source.index() {
             Some(index) if index >= own => Obstacle::Error(RiskError::Caller { index: index - own, source }),
             Some(index) => match (&ops.0[index].1, &source) {
@@ -359,6 +369,7 @@ impl RiskEngine {
 
     /// Remembers what a batch of ours gave.
     fn learn(&self, ops: &Ops, applied: &[Applied], settled: Option<(&Order, &Settled)>) {
+        self.learn_held(ops, applied);
         let mut book = self.book.lock();
         for ((_, role), done) in ops.0.iter().zip(applied) {
             match (role, done, settled) {

@@ -1,9 +1,9 @@
 //! Why the engine refused, by what the caller should do.
 
 use infra_state_store::StoreError;
-use infra_types::{AccountId, Currency, ErrorKind, InvalidValue};
+use infra_types::{AccountId, BotId, Currency, ErrorKind, InvalidValue, OrderId};
 
-use crate::decision::Decision;
+use crate::{decision::Decision, reservation::Reservation};
 
 /// A refusal. Unless its kind is `Ambiguous` or `Corrupt`, nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +17,38 @@ pub enum RiskError {
     Contended {
         /// How many attempts were made.
         tries: u32,
+    },
+    /// The engine's name was taken, retired or never taken: orders that it held are orphaned or will be.
+    #[error(
+        "{holder} is not this engine's name any more (its fence was {fence}): join again, and reconcile what it held"
+    )]
+    HolderLost {
+        /// The name.
+        holder: BotId,
+        /// The fence that the engine had; 0 if it never joined.
+        fence: u64,
+    },
+    /// An order of this id is approved and not over.
+    #[error("order {0} is held already: ids are for ever")]
+    AlreadyHeld(OrderId),
+    /// The order is not held: it is over, or was never approved by an engine with a holder.
+    #[error("order {0} is not held")]
+    NotHeld(OrderId),
+    /// Somebody looks after the order.
+    #[error("order {order} is held by {holder}, who lives: leave it alone")]
+    NotOrphaned {
+        /// The order.
+        order: OrderId,
+        /// Who holds it.
+        holder: BotId,
+    },
+    /// Somebody settled the same order in between: the given reservation is old, and nothing was settled.
+    #[error("the reservation of order {order} is old: read the held order and settle what is missing")]
+    ReservationMoved {
+        /// The order.
+        order: OrderId,
+        /// What it holds now; none if it is over.
+        now: Option<Box<Reservation>>,
     },
     /// One of the caller's own operations refused the batch.
     #[error("the caller's operation {index} refused: {source}")]
@@ -70,6 +102,9 @@ impl RiskError {
             Self::Store(source) => source.kind(),
             Self::InvalidLimits(_) | Self::Invalid(_) | Self::UnknownAccount(_) => ErrorKind::Invalid,
             Self::MissingConversion { .. } => ErrorKind::Unavailable,
+            Self::HolderLost { .. } => ErrorKind::Fenced,
+            Self::AlreadyHeld(_) | Self::NotOrphaned { .. } | Self::ReservationMoved { .. } => ErrorKind::Conflict,
+            Self::NotHeld(_) => ErrorKind::Invalid,
             Self::Corrupt { .. } => ErrorKind::Corrupt,
         }
     }

@@ -1,7 +1,7 @@
 //! Where the figures stand in the store and how they are written.
 
 use infra_state_store::{Entry, Key, StoreError};
-use infra_types::{AccountId, Decimal, InstrumentId, Scaled};
+use infra_types::{AccountId, BotId, Decimal, InstrumentId, OrderId, Scaled};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::error::RiskError;
@@ -16,6 +16,12 @@ pub(crate) const REDUCING: &str = "risk/reducing/";
 pub(crate) const OPENING: &str = "risk/opening/";
 /// How many account × instrument pairs are open or being opened.
 pub(crate) const SLOTS_FIRM: &str = "risk/used/positions/firm";
+/// Approved orders that are not over: `{account}/{order}`.
+pub(crate) const HELD: &str = "risk/held/";
+/// How many orders of an account are held.
+pub(crate) const HELD_COUNTS: &str = "risk/held_count/";
+/// Leases of holders' names.
+pub(crate) const HOLDERS: &str = "risk/holder/";
 pub(crate) const EXPOSURE_FIRM: &str = "risk/used/exposure/firm";
 
 /// Decimal places of quantities in counters.
@@ -47,6 +53,22 @@ pub(crate) fn reducing(account: &AccountId, instrument: &InstrumentId) -> String
 
 pub(crate) fn opening(account: &AccountId, instrument: &InstrumentId) -> String {
     format!("{OPENING}{account}/{instrument}")
+}
+
+pub(crate) fn held_of(account: &AccountId) -> String {
+    format!("{HELD}{account}/")
+}
+
+pub(crate) fn held(account: &AccountId, order: &OrderId) -> String {
+    format!("{HELD}{account}/{order}")
+}
+
+pub(crate) fn held_count(account: &AccountId) -> String {
+    format!("{HELD_COUNTS}{account}")
+}
+
+pub(crate) fn holder(name: &BotId) -> String {
+    format!("{HOLDERS}{name}")
 }
 
 pub(crate) fn key(name: &str) -> Result<Key, StoreError> {
@@ -87,7 +109,7 @@ fn scale_qty(scaled: Decimal) -> Option<i64> {
 pub(crate) fn figure(name: &str, raw: i64) -> Decimal {
     if name.starts_with(REDUCING) {
         Decimal::new(raw, QTY_PLACES)
-    } else if name.starts_with(OPENING) || name == SLOTS_FIRM {
+    } else if name.starts_with(OPENING) || name.starts_with(HELD_COUNTS) || name == SLOTS_FIRM {
         Decimal::from(raw)
     } else {
         Decimal::new(raw, Scaled::SCALE)

@@ -18,7 +18,7 @@ impl RiskEngine {
         // account that is newer than its positions would not.
         self.load(ledger::ACCOUNTS).await?;
         self.load(ledger::POSITIONS).await?;
-        for prefix in [ledger::USED, ledger::REDUCING, ledger::OPENING] {
+        for prefix in [ledger::USED, ledger::REDUCING, ledger::OPENING, ledger::HELD_COUNTS] {
             self.load(prefix).await?;
         }
         Ok(())
@@ -68,6 +68,7 @@ impl RiskEngine {
             ledger::SLOTS_FIRM.to_owned(),
             ledger::EXPOSURE_FIRM.to_owned(),
             ledger::exposure_account(account),
+            ledger::held_count(account),
         ];
         if let Some(instrument) = instrument {
             names.push(ledger::exposure_position(account, instrument));
@@ -97,7 +98,7 @@ impl RiskEngine {
     /// Reads change nothing in the store.
     pub async fn used(&self) -> Result<Vec<(String, Decimal)>, RiskError> {
         let mut found = Vec::new();
-        for prefix in [ledger::USED, ledger::REDUCING, ledger::OPENING] {
+        for prefix in [ledger::USED, ledger::REDUCING, ledger::OPENING, ledger::HELD_COUNTS] {
             let mut scan = Scan { limit: 1_000, ..Scan::new(prefix) };
             loop {
                 let page = self.store.scan(&self.namespace, scan.clone()).await?;

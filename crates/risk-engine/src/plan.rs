@@ -1,6 +1,6 @@
 //! From an order to a decision and the operations that reserve it: pure, from what is in memory.
 
-use infra_state_store::{Delta, Op, StoreError, Ttl, When};
+use infra_state_store::{Delta, Key, Op, StoreError, Ttl, When};
 use infra_types::{Decimal, InstrumentSpec, Order, Scaled, Scope, Side};
 
 use crate::{
@@ -8,6 +8,7 @@ use crate::{
     config::RiskLimits,
     decision::{Check, Decision, code},
     engine::Stance,
+    held::HeldOrder,
     ledger,
     limits::{self, Bounded},
     position::{PLACES, Position},
@@ -24,6 +25,14 @@ pub(crate) enum Role {
     Account,
     /// A write of the position's record.
     Position,
+    /// The fence under which the order is held.
+    Fence(u64),
+    /// The record of an order that becomes held.
+    HeldNew(Box<HeldOrder>),
+    /// The record of a held order that goes on.
+    HeldNext(Box<HeldOrder>),
+    /// The end of a held order's record.
+    HeldEnd(Key),
     /// A counter; out of its bounds means what we knew is old: read again.
     Counter(String),
     /// A counter that a limit bounds; the place of its check.
@@ -143,6 +152,7 @@ pub(crate) fn plan(
         quote: spec.quote.clone(),
         rate: book.rates.get(&spec.quote, &account.value.currency),
         firm_rate: limits.firm_currency.as_ref().and_then(|firm| book.rates.get(&account.value.currency, firm)),
+        recorded: false,
     };
     match effect {
         Effect::Reduce => {

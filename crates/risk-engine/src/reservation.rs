@@ -36,6 +36,9 @@ pub struct Reservation {
     /// Quote to account currency, account to firm currency, as they were known at approval.
     pub(crate) rate: Option<Decimal>,
     pub(crate) firm_rate: Option<Decimal>,
+    /// A held order's record stands for it.
+    #[serde(default)]
+    pub(crate) recorded: bool,
 }
 
 impl Reservation {
