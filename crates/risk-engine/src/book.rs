@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use infra_state_store::Version;
-use infra_types::{AccountId, Currency, Decimal, InstrumentId, InstrumentSpec, Monotonic, Scope, Timestamp};
+use infra_types::{AccountId, Currency, Decimal, InstrumentId, InstrumentSpec, Monotonic, Scope, StrategyId, Timestamp};
 use jiff::civil::Date;
 
 use crate::{
@@ -14,6 +14,7 @@ use crate::{
     portfolio::AccountMetrics,
     position::Position,
     rates::Rates,
+    strategy::StrategyState,
 };
 
 /// The moment of one decision.
@@ -31,10 +32,18 @@ pub(crate) struct Versioned<T> {
     pub(crate) version: Version,
 }
 
+/// What a strategy has: its own figures, and its parts of positions by account and instrument.
+#[derive(Debug, Default)]
+pub(crate) struct StrategyBook {
+    pub(crate) state: Option<Versioned<StrategyState>>,
+    pub(crate) parts: BTreeMap<(AccountId, InstrumentId), Versioned<Position>>,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Book {
     pub(crate) accounts: BTreeMap<AccountId, Versioned<AccountState>>,
     pub(crate) positions: BTreeMap<AccountId, BTreeMap<InstrumentId, Versioned<Position>>>,
+    pub(crate) strategies: BTreeMap<StrategyId, StrategyBook>,
     pub(crate) counters: BTreeMap<String, i64>,
     pub(crate) specs: BTreeMap<InstrumentId, InstrumentSpec>,
     pub(crate) rates: Rates,
@@ -68,6 +77,88 @@ impl Book {
                 of_account.insert(instrument.clone(), Versioned { value, version });
             }
         }
+    }
+
+    /// As [`Book::offer_account`].
+    pub(crate) fn offer_strategy(&mut self, value: StrategyState, version: Version) {
+        let known = &mut self.strategies.entry(value.id.clone()).or_default().state;
+        if known.as_ref().is_none_or(|known| known.version < version) {
+            *known = Some(Versioned { value, version });
+        }
+    }
+
+    /// As [`Book::offer_account`].
+    pub(crate) fn offer_part(
+        &mut self,
+        strategy: &StrategyId,
+        of: (AccountId, InstrumentId),
+        value: Position,
+        version: Version,
+    ) {
+        let parts = &mut self.strategies.entry(strategy.clone()).or_default().parts;
+        if parts.get(&of).is_none_or(|known| known.version < version) {
+            parts.insert(of, Versioned { value, version });
+        }
+    }
+
+    pub(crate) fn strategy(&self, strategy: &StrategyId) -> Option<&Versioned<StrategyState>> {
+        self.strategies.get(strategy)?.state.as_ref()
+    }
+
+    /// The strategy's part of a position.
+    pub(crate) fn part(
+        &self,
+        strategy: &StrategyId,
+        account: &AccountId,
+        instrument: &InstrumentId,
+    ) -> Option<&Versioned<Position>> {
+        self.strategies.get(strategy)?.parts.get(&(account.clone(), instrument.clone()))
+    }
+
+    /// What the strategy's parts would bring at the middle of the market, in the firm's currency, `instead` taken for the part
+    /// that it names. Answers the failed check if one of them cannot be priced.
+    pub(crate) fn unrealised_of_strategy(
+        &self,
+        strategy: &StrategyId,
+        instead: Option<(&AccountId, &InstrumentId, &Position)>,
+        firm: &Currency,
+        now: Now,
+        age_max: Option<Duration>,
+    ) -> Result<Decimal, Check> {
+        let mut sum = Decimal::ZERO;
+        let held = self.strategies.get(strategy).into_iter().flat_map(|of| &of.parts);
+        let held = held.map(|((account, id), p)| (account, id, &p.value));
+        let others = held.filter(|(a, id, _)| instead.is_none_or(|(of, at, _)| (of, at) != (*a, *id)));
+        for (account, id, position) in others.chain(instead).filter(|(_, _, p)| !p.is_flat()) {
+            let scope = || Scope::Account(account.clone());
+            let missing = |code: &'static str, note: &'static str| Check::missing(code, scope(), note);
+            let known = self.accounts.get(account);
+            let known = known.ok_or_else(|| missing(code::UNKNOWN_ACCOUNT, "a strategy holds something in it"))?;
+            let currency = &known.value.currency;
+            let price = self.mark(id, currency, now, age_max)?;
+            let rate = self.rates.get(currency, firm);
+            let rate = rate.ok_or_else(|| missing(code::MISSING_CONVERSION, "held by a strategy"))?;
+            let part = position.unrealised(price).and_then(|part| part.checked_mul(rate));
+            let next = part.and_then(|part| sum.checked_add(part));
+            sum = next.ok_or_else(|| missing(code::OVERFLOW, "unrealised P&L of a strategy"))?;
+        }
+        Ok(sum)
+    }
+
+    /// Takes note of the strategy's P&L as of now.
+    pub(crate) fn observe_strategy(&mut self, strategy: &StrategyId, firm: Option<&Currency>, now: Now) {
+        let unrealised = firm.and_then(|firm| self.unrealised_of_strategy(strategy, None, firm, now, None).ok());
+        let known = self.strategies.get_mut(strategy).and_then(|of| of.state.as_mut());
+        if let Some(known) = known {
+            let pnl = unrealised.map(|u| known.value.pnl(u));
+            known.value.observe(now.day, pnl);
+        }
+    }
+
+    /// The strategies that hold something of an instrument.
+    pub(crate) fn strategies_in(&self, instrument: &InstrumentId) -> Vec<StrategyId> {
+        let holds = |of: &StrategyBook| of.parts.iter().any(|((_, id), p)| id == instrument && !p.value.is_flat());
+        self.strategies.iter().filter(|(_, of)| holds(of)).map(|(id, _)| id.clone()).collect()
     }
 
     pub(crate) fn position(&self, account: &AccountId, instrument: &InstrumentId) -> Option<&Versioned<Position>> {

@@ -159,6 +159,9 @@ impl RiskEngine {
         for account in book.holders(instrument) {
             book.observe(&account, now);
         }
+        for strategy in book.strategies_in(instrument) {
+            book.observe_strategy(&strategy, self.limits.firm_currency.as_ref(), now);
+        }
         Ok(())
     }
 
@@ -192,7 +195,7 @@ impl RiskEngine {
                 Planned::Refused(decision) if fresh => return Err(RiskError::Refused(Box::new(decision))),
                 Planned::Go(approval, ops) if fresh || approval.reservation.hold_reducing == 0 => (approval, ops),
                 Planned::Refused(_) | Planned::Go(..) => {
-                    self.refresh(&order.account, Some(&order.instrument)).await?;
+                    self.refresh_for(&order).await?;
                     fresh = true;
                     continue;
                 }
@@ -212,7 +215,7 @@ impl RiskEngine {
                 }
                 Err(Obstacle::Stale) => {
                     tries += 1;
-                    self.refresh(&order.account, Some(&order.instrument)).await?;
+                    self.refresh_for(&order).await?;
                     fresh = true;
                 }
                 Err(Obstacle::Limit(at, current)) => {
@@ -258,7 +261,7 @@ impl RiskEngine {
             let (settled, mut ops) = match planned {
                 Err(RiskError::UnknownAccount(_)) if tries == 0 => {
                     tries += 1;
-                    self.refresh(&order.account, Some(&order.instrument)).await?;
+                    self.refresh_for(&order).await?;
                     continue;
                 }
                 planned => planned?,
@@ -271,7 +274,7 @@ impl RiskEngine {
                 }
                 Err(Obstacle::Stale | Obstacle::Limit(..)) => {
                     tries += 1;
-                    self.refresh(&order.account, Some(&order.instrument)).await?;
+                    self.refresh_for(&order).await?;
                     held = self.held_for(reservation, false).await?;
                 }
                 Err(Obstacle::Error(error)) => return Err(error),
@@ -382,6 +385,15 @@ impl RiskEngine {
                 (Role::Position, Applied::Version(version), Some((order, settled))) => {
                     if let Some(position) = &settled.position_after {
                         book.offer_position(&order.account, &order.instrument, position.clone(), *version);
+                    }
+                }
+                (Role::Strategy, Applied::Version(version), Some((_, settled))) => {
+                    book.offer_strategy(settled.strategy.clone(), *version);
+                }
+                (Role::Part, Applied::Version(version), Some((order, settled))) => {
+                    if let Some(part) = &settled.strategy_position {
+                        let of = (order.account.clone(), order.instrument.clone());
+                        book.offer_part(&settled.strategy.id, of, part.clone(), *version);
                     }
                 }
                 _ => {}

@@ -1,31 +1,146 @@
 //! Where the figures stand in the store and how they are written.
 
+use std::fmt;
+
 use infra_state_store::{Entry, Key, StoreError};
-use infra_types::{AccountId, BotId, Decimal, InstrumentId, OrderId, Scaled};
+use infra_types::{AccountId, BotId, Decimal, InstrumentId, OrderId, Scaled, Scope, StrategyId};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::error::RiskError;
 
 pub(crate) const ACCOUNTS: &str = "risk/account/";
 pub(crate) const POSITIONS: &str = "risk/position/";
-/// Money at 1e-4, but for [`SLOTS_FIRM`].
-pub(crate) const USED: &str = "risk/used/";
-/// Quantities at 1e-8.
-pub(crate) const REDUCING: &str = "risk/reducing/";
-/// How many opening orders work.
-pub(crate) const OPENING: &str = "risk/opening/";
-/// How many account × instrument pairs are open or being opened.
-pub(crate) const SLOTS_FIRM: &str = "risk/used/positions/firm";
+/// Strategies' own figures (`{strategy}`) and their parts of positions (`{strategy}/{account}/{instrument}`).
+pub(crate) const STRATEGIES: &str = "risk/strategy/";
 /// Approved orders that are not over: `{account}/{order}`.
 pub(crate) const HELD: &str = "risk/held/";
 /// How many orders of an account are held.
 pub(crate) const HELD_COUNTS: &str = "risk/held_count/";
 /// Leases of holders' names.
 pub(crate) const HOLDERS: &str = "risk/holder/";
-pub(crate) const EXPOSURE_FIRM: &str = "risk/used/exposure/firm";
+/// Counters: `{metric}/{scope}`. All are zero when no order works and nothing is held.
+pub(crate) const USED: &str = "risk/used/";
 
 /// Decimal places of quantities in counters.
 pub(crate) const QTY_PLACES: u32 = 8;
+
+/// What a counter counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Metric {
+    /// Positions at cost and working opening orders, whatever the side.
+    Gross,
+    /// Signed cost and working buys.
+    NetLong,
+    /// Minus signed cost and working sells.
+    NetShort,
+    /// Signed quantity and working buys.
+    Long,
+    /// Minus signed quantity and working sells.
+    Short,
+    /// As `Long`, where the venue trades whole units only.
+    LongWhole,
+    /// As `Short`, where the venue trades whole units only.
+    ShortWhole,
+    /// Working opening orders.
+    Orders,
+    /// Account × instrument pairs that are open or being opened.
+    Slots,
+    /// Quantity of a position that working exits hold.
+    Reducing,
+}
+
+impl Metric {
+    const ALL: [Self; 10] = [
+        Self::Gross,
+        Self::NetLong,
+        Self::NetShort,
+        Self::Long,
+        Self::Short,
+        Self::LongWhole,
+        Self::ShortWhole,
+        Self::Orders,
+        Self::Slots,
+        Self::Reducing,
+    ];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Gross => "exposure",
+            Self::NetLong => "net_long",
+            Self::NetShort => "net_short",
+            Self::Long => "long",
+            Self::Short => "short",
+            Self::LongWhole => "long_whole",
+            Self::ShortWhole => "short_whole",
+            Self::Orders => "orders",
+            Self::Slots => "positions",
+            Self::Reducing => "reducing",
+        }
+    }
+
+    /// Decimal places of its counters.
+    pub(crate) fn places(self) -> u32 {
+        match self {
+            Self::Gross | Self::NetLong | Self::NetShort => Scaled::SCALE,
+            Self::Long | Self::Short | Self::Reducing => QTY_PLACES,
+            Self::LongWhole | Self::ShortWhole | Self::Orders | Self::Slots => 0,
+        }
+    }
+}
+
+/// What a figure is of: a scope, or one account in one instrument.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Place {
+    Scope(Scope),
+    Position(AccountId, InstrumentId),
+}
+
+impl Place {
+    /// What a check names: of a position its instrument.
+    pub(crate) fn scope(&self) -> Scope {
+        match self {
+            Self::Scope(scope) => scope.clone(),
+            Self::Position(_, instrument) => Scope::Instrument(instrument.clone()),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    /// As it stands in keys. Ids hold no `/`, so no two places are written alike.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Scope(Scope::Firm) => f.write_str("firm"),
+            Self::Scope(Scope::Group(id)) => write!(f, "group/{id}"),
+            Self::Scope(Scope::Venue(id)) => write!(f, "venue/{id}"),
+            Self::Scope(Scope::Account(id)) => write!(f, "account/{id}"),
+            Self::Scope(Scope::Strategy(id)) => write!(f, "strategy/{id}"),
+            Self::Scope(Scope::Instrument(id)) => write!(f, "instrument/{id}"),
+            Self::Position(account, instrument) => write!(f, "position/{account}/{instrument}"),
+        }
+    }
+}
+
+/// One counter.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Counter {
+    pub(crate) metric: Metric,
+    pub(crate) place: Place,
+}
+
+impl Counter {
+    pub(crate) fn of(metric: Metric, scope: Scope) -> Self {
+        Self { metric, place: Place::Scope(scope) }
+    }
+
+    pub(crate) fn of_position(metric: Metric, account: &AccountId, instrument: &InstrumentId) -> Self {
+        Self { metric, place: Place::Position(account.clone(), instrument.clone()) }
+    }
+
+    /// Its key.
+    pub(crate) fn name(&self) -> String {
+        format!("{USED}{}/{}", self.metric.as_str(), self.place)
+    }
+}
 
 pub(crate) fn account(account: &AccountId) -> String {
     format!("{ACCOUNTS}{account}")
@@ -39,20 +154,17 @@ pub(crate) fn position(account: &AccountId, instrument: &InstrumentId) -> String
     format!("{POSITIONS}{account}/{instrument}")
 }
 
-pub(crate) fn exposure_account(account: &AccountId) -> String {
-    format!("{USED}exposure/account/{account}")
+pub(crate) fn strategy(strategy: &StrategyId) -> String {
+    format!("{STRATEGIES}{strategy}")
 }
 
-pub(crate) fn exposure_position(account: &AccountId, instrument: &InstrumentId) -> String {
-    format!("{USED}position/{account}/{instrument}")
+pub(crate) fn parts_of(strategy: &StrategyId) -> String {
+    format!("{STRATEGIES}{strategy}/")
 }
 
-pub(crate) fn reducing(account: &AccountId, instrument: &InstrumentId) -> String {
-    format!("{REDUCING}{account}/{instrument}")
-}
-
-pub(crate) fn opening(account: &AccountId, instrument: &InstrumentId) -> String {
-    format!("{OPENING}{account}/{instrument}")
+/// A strategy's part of a position.
+pub(crate) fn part(strategy: &StrategyId, account: &AccountId, instrument: &InstrumentId) -> String {
+    format!("{STRATEGIES}{strategy}/{account}/{instrument}")
 }
 
 pub(crate) fn held_of(account: &AccountId) -> String {
@@ -71,6 +183,14 @@ pub(crate) fn holder(name: &BotId) -> String {
     format!("{HOLDERS}{name}")
 }
 
+pub(crate) fn reducing(account: &AccountId, instrument: &InstrumentId) -> String {
+    Counter::of_position(Metric::Reducing, account, instrument).name()
+}
+
+pub(crate) fn opening(account: &AccountId, instrument: &InstrumentId) -> String {
+    Counter::of_position(Metric::Orders, account, instrument).name()
+}
+
 pub(crate) fn key(name: &str) -> Result<Key, StoreError> {
     Key::record(name)
 }
@@ -79,6 +199,14 @@ pub(crate) fn key(name: &str) -> Result<Key, StoreError> {
 pub(crate) fn parse_position(name: &str) -> Option<(AccountId, InstrumentId)> {
     let (account, instrument) = name.strip_prefix(POSITIONS)?.split_once('/')?;
     Some((account.parse().ok()?, instrument.parse().ok()?))
+}
+
+/// A strategy's key: the strategy, and of a part its account and instrument.
+pub(crate) fn parse_strategy(name: &str) -> Option<(StrategyId, Option<(AccountId, InstrumentId)>)> {
+    let rest = name.strip_prefix(STRATEGIES)?;
+    let Some((strategy, part)) = rest.split_once('/') else { return Some((rest.parse().ok()?, None)) };
+    let (account, instrument) = part.split_once('/')?;
+    Some((strategy.parse().ok()?, Some((account.parse().ok()?, instrument.parse().ok()?))))
 }
 
 pub(crate) fn encode<T: Serialize>(value: &T, what: &'static str) -> Result<Vec<u8>, RiskError> {
@@ -101,19 +229,21 @@ pub(crate) fn qty_there(qty: Decimal) -> Option<i64> {
     scale_qty(qty.checked_mul(Decimal::from(100_000_000))?.floor())
 }
 
+/// A signed quantity as a counter of `places` places, rounded away from zero. None beyond ±(2⁵³−1).
+pub(crate) fn qty_counted(qty: Decimal, places: u32) -> Option<i64> {
+    let scaled = qty.abs().checked_mul(Decimal::from(10_i64.pow(places)))?.ceil();
+    scale_qty(if qty.is_sign_negative() { -scaled } else { scaled })
+}
+
 fn scale_qty(scaled: Decimal) -> Option<i64> {
     i64::try_from(scaled).ok().filter(|raw| raw.abs() <= Scaled::MAX)
 }
 
 /// The figure that a counter stands for.
 pub(crate) fn figure(name: &str, raw: i64) -> Decimal {
-    if name.starts_with(REDUCING) {
-        Decimal::new(raw, QTY_PLACES)
-    } else if name.starts_with(OPENING) || name.starts_with(HELD_COUNTS) || name == SLOTS_FIRM {
-        Decimal::from(raw)
-    } else {
-        Decimal::new(raw, Scaled::SCALE)
-    }
+    let metric = name.strip_prefix(USED).and_then(|rest| rest.split('/').next());
+    let metric = metric.and_then(|word| Metric::ALL.into_iter().find(|m| m.as_str() == word));
+    Decimal::new(raw, metric.map_or(0, Metric::places))
 }
 
 #[cfg(test)]
@@ -124,11 +254,17 @@ mod tests {
     fn keys_say_what_they_are_of() {
         let (a, i) = ("main:1".parse().unwrap(), "binance_spot/BTCUSDT".parse().unwrap());
         assert_eq!(position(&a, &i), "risk/position/main:1/binance_spot/BTCUSDT");
-        assert_eq!(parse_position(&position(&a, &i)), Some((a, i)));
+        assert_eq!(parse_position(&position(&a, &i)), Some((a.clone(), i.clone())));
         assert_eq!(parse_position("risk/position/x"), None);
+        let s: StrategyId = "breakout".parse().unwrap();
+        assert_eq!(parse_strategy(&strategy(&s)), Some((s.clone(), None)));
+        assert_eq!(parse_strategy(&part(&s, &a, &i)), Some((s.clone(), Some((a, i)))));
+        assert_eq!(parse_strategy("risk/strategy/s/x"), None);
+        assert_eq!(Counter::of(Metric::Gross, Scope::Strategy(s)).name(), "risk/used/exposure/strategy/breakout");
         let longest = "x".repeat(64);
         let (a, i) = (longest.parse().unwrap(), format!("{longest}/{longest}").parse().unwrap());
-        key(&exposure_position(&a, &i)).unwrap();
+        key(&Counter::of_position(Metric::ShortWhole, &a, &i).name()).unwrap();
+        key(&part(&longest.parse().unwrap(), &a, &i)).unwrap();
     }
 
     #[test]
@@ -137,8 +273,11 @@ mod tests {
         assert_eq!((qty_held(odd), qty_there(odd)), (Some(2), Some(1)));
         assert_eq!(qty_held(Decimal::from(90_071_993)), None);
         assert_eq!(qty_held(Decimal::MAX), None);
+        assert_eq!((qty_counted(odd, 8), qty_counted(-odd, 8)), (Some(2), Some(-2)));
+        assert_eq!(qty_counted(Decimal::from(9_000_000_000_000_000_i64), 0), Some(9_000_000_000_000_000));
+        assert_eq!(qty_counted(Decimal::from(90_071_993), 8), None);
         assert_eq!(figure(&reducing(&"a".parse().unwrap(), &"v/X".parse().unwrap()), 5), Decimal::new(5, 8));
-        assert_eq!(figure(SLOTS_FIRM, 5), Decimal::from(5));
-        assert_eq!(figure(EXPOSURE_FIRM, 5), Decimal::new(5, 4));
+        assert_eq!(figure(&Counter::of(Metric::Slots, Scope::Firm).name(), 5), Decimal::from(5));
+        assert_eq!(figure(&Counter::of(Metric::Gross, Scope::Firm).name(), 5), Decimal::new(5, 4));
     }
 }

@@ -1,9 +1,16 @@
 //! From the store into memory.
 
 use infra_state_store::{Entry, Key, Scan, Value};
-use infra_types::{AccountId, Decimal, InstrumentId};
+use infra_types::{AccountId, Decimal, InstrumentId, Order, Scope, StrategyId};
 
-use crate::{account::AccountState, engine::RiskEngine, error::RiskError, ledger, position::Position};
+use crate::{
+    account::AccountState,
+    engine::RiskEngine,
+    error::RiskError,
+    ledger::{self, Counter, Metric},
+    position::Position,
+    strategy::StrategyState,
+};
 
 impl RiskEngine {
     /// Loads all accounts, positions and counters from the store.
@@ -18,7 +25,8 @@ impl RiskEngine {
         // account that is newer than its positions would not.
         self.load(ledger::ACCOUNTS).await?;
         self.load(ledger::POSITIONS).await?;
-        for prefix in [ledger::USED, ledger::REDUCING, ledger::OPENING, ledger::HELD_COUNTS] {
+        self.load(ledger::STRATEGIES).await?;
+        for prefix in [ledger::USED, ledger::HELD_COUNTS] {
             self.load(prefix).await?;
         }
         Ok(())
@@ -50,6 +58,17 @@ impl RiskEngine {
             let (account, instrument) = ledger::parse_position(name).ok_or_else(|| corrupt("not a position's key"))?;
             let position: Position = ledger::decode(key, entry)?;
             self.book.lock().offer_position(&account, &instrument, position, version()?);
+        } else if name.starts_with(ledger::STRATEGIES) {
+            match ledger::parse_strategy(name).ok_or_else(|| corrupt("not a strategy's key"))? {
+                (_, None) => {
+                    let state: StrategyState = ledger::decode(key, entry)?;
+                    self.book.lock().offer_strategy(state, version()?);
+                }
+                (strategy, Some(of)) => {
+                    let part: Position = ledger::decode(key, entry)?;
+                    self.book.lock().offer_part(&strategy, of, part, version()?);
+                }
+            }
         } else {
             let raw = entry.value.as_counter().ok_or_else(|| corrupt("not a counter"))?;
             self.book.lock().counters.insert(name.to_owned(), raw);
@@ -57,23 +76,40 @@ impl RiskEngine {
         Ok(())
     }
 
-    /// Reads an account, the counters that concern it (and the instrument), then its positions; see `restore` for the order.
+    /// Reads everything that an order of this account, instrument and strategy is decided and settled by.
+    pub(crate) async fn refresh_for(&self, order: &Order) -> Result<(), RiskError> {
+        self.refresh(&order.account, Some((&order.instrument, &order.strategy))).await
+    }
+
+    /// Reads an account, the counters that concern it (and the instrument and strategy), then its positions (and the strategy's
+    /// parts); see `restore` for the order.
     pub(crate) async fn refresh(
         &self,
         account: &AccountId,
-        instrument: Option<&InstrumentId>,
+        of: Option<(&InstrumentId, &StrategyId)>,
     ) -> Result<(), RiskError> {
-        let mut names = vec![
-            ledger::account(account),
-            ledger::SLOTS_FIRM.to_owned(),
-            ledger::EXPOSURE_FIRM.to_owned(),
-            ledger::exposure_account(account),
-            ledger::held_count(account),
-        ];
-        if let Some(instrument) = instrument {
-            names.push(ledger::exposure_position(account, instrument));
-            names.push(ledger::opening(account, instrument));
-            names.push(ledger::reducing(account, instrument));
+        let mut names = vec![ledger::account(account), ledger::held_count(account)];
+        let counters = [Metric::Gross, Metric::NetLong, Metric::NetShort, Metric::Orders, Metric::Slots];
+        for scope in [Scope::Firm, Scope::Account(account.clone())] {
+            names.extend(counters.map(|metric| Counter::of(metric, scope.clone()).name()));
+        }
+        if let Some((instrument, strategy)) = of {
+            names.push(ledger::strategy(strategy));
+            let quantities = [Metric::Long, Metric::Short, Metric::LongWhole, Metric::ShortWhole];
+            for metric in [Metric::Gross, Metric::Orders, Metric::Reducing].into_iter().chain(quantities) {
+                names.push(Counter::of_position(metric, account, instrument).name());
+            }
+            for metric in [Metric::Gross].into_iter().chain(quantities) {
+                names.push(Counter::of(metric, Scope::Instrument(instrument.clone())).name());
+            }
+            names.push(Counter::of(Metric::Gross, Scope::Venue(instrument.venue.clone())).name());
+            for metric in [Metric::Gross, Metric::Orders] {
+                names.push(Counter::of(metric, Scope::Strategy(strategy.clone())).name());
+            }
+        }
+        if let Some(group) = self.limits.groups.get(account) {
+            let of_group = [Metric::Gross, Metric::NetLong, Metric::NetShort];
+            names.extend(of_group.map(|metric| Counter::of(metric, Scope::Group(group.clone())).name()));
         }
         let keys = names.iter().map(|name| ledger::key(name)).collect::<Result<Vec<_>, _>>()?;
         let entries = self.store.get_many(&self.namespace, &keys).await?;
@@ -84,6 +120,9 @@ impl RiskEngine {
                     self.book.lock().counters.remove(key.name());
                 }
             }
+        }
+        if let Some((_, strategy)) = of {
+            self.load(&ledger::parts_of(strategy)).await?;
         }
         self.load(&ledger::positions_of(account)).await
     }
@@ -98,7 +137,7 @@ impl RiskEngine {
     /// Reads change nothing in the store.
     pub async fn used(&self) -> Result<Vec<(String, Decimal)>, RiskError> {
         let mut found = Vec::new();
-        for prefix in [ledger::USED, ledger::REDUCING, ledger::OPENING, ledger::HELD_COUNTS] {
+        for prefix in [ledger::USED, ledger::HELD_COUNTS] {
             let mut scan = Scan { limit: 1_000, ..Scan::new(prefix) };
             loop {
                 let page = self.store.scan(&self.namespace, scan.clone()).await?;

@@ -1,19 +1,21 @@
 //! From an order to a decision and the operations that reserve it: pure, from what is in memory.
 
-use infra_state_store::{Delta, Key, Op, StoreError, Ttl, When};
+use infra_state_store::{Delta, Key, Op, StoreError, Ttl, Value, When};
 use infra_types::{Decimal, InstrumentSpec, Order, Scaled, Scope, Side};
+use serde::Serialize;
 
 use crate::{
     book::{Book, Now, Versioned},
     config::RiskLimits,
     decision::{Check, Decision, code},
     engine::Stance,
+    error::RiskError,
     held::HeldOrder,
-    ledger,
+    ledger::{self, Counter, Metric},
     limits::{self, Bounded},
+    moves::{self, Step},
     position::{PLACES, Position},
     reservation::{Approval, Effect, Reservation},
-    slots,
 };
 
 /// What an operation of ours is, for when the store answers.
@@ -25,6 +27,10 @@ pub(crate) enum Role {
     Account,
     /// A write of the position's record.
     Position,
+    /// A write of the strategy's record.
+    Strategy,
+    /// A write of the strategy's part of the position.
+    Part,
     /// The fence under which the order is held.
     Fence(u64),
     /// The record of an order that becomes held.
@@ -46,6 +52,13 @@ pub(crate) struct Ops(pub(crate) Vec<(Op, Role)>);
 impl Ops {
     pub(crate) fn check(&mut self, name: &str, when: When) -> Result<(), StoreError> {
         self.0.push((Op::Check { key: ledger::key(name)?, when }, Role::Record));
+        Ok(())
+    }
+
+    /// Writes a record.
+    pub(crate) fn set<T: Serialize>(&mut self, name: &str, value: &T, when: When, role: Role) -> Result<(), RiskError> {
+        let value = Value::from(ledger::encode(value, "a record")?);
+        self.0.push((Op::Set { key: ledger::key(name)?, value, ttl: Ttl::Never, when }, role));
         Ok(())
     }
 
@@ -143,11 +156,15 @@ pub(crate) fn plan(
         order: order.id.clone(),
         account: order.account.clone(),
         instrument: order.instrument.clone(),
+        strategy: order.strategy.clone(),
+        group: limits.groups.get(&order.account).cloned(),
+        side: order.side,
         effect,
         remaining: order.qty.get(),
         hold: Scaled::ZERO,
         hold_firm: Scaled::ZERO,
         hold_reducing: 0,
+        whole: spec.lot_size.fract().is_zero(),
         base: spec.base.clone(),
         quote: spec.quote.clone(),
         rate: book.rates.get(&spec.quote, &account.value.currency),
@@ -263,14 +280,14 @@ fn open(
         if let (Some(notional), Some(hold), Some(hold_firm)) = (notional, to_hold(notional), to_hold(firm)) {
             (reservation.hold, reservation.hold_firm) = (hold, hold_firm);
             checks.push(limits::order_notional(limits, &order.account, notional));
-            let name = ledger::EXPOSURE_FIRM.to_owned();
+            let name = Counter::of(Metric::Gross, Scope::Firm).name();
             let used = book.counter(&name);
             judge(name, hold_firm.raw(), limits::exposure_firm(limits, firm_equity, used, hold_firm), checks);
-            let name = ledger::exposure_account(&order.account);
+            let name = Counter::of(Metric::Gross, of_account()).name();
             let used = book.counter(&name);
             let found = limits::exposure_account(limits, &order.account, equity, used, hold);
             judge(name, hold.raw(), found, checks);
-            let name = ledger::exposure_position(&order.account, &order.instrument);
+            let name = Counter::of_position(Metric::Gross, &order.account, &order.instrument).name();
             let used = book.counter(&name);
             let found = limits::position_notional(limits, &order.instrument, equity, used, hold);
             judge(name, hold.raw(), found, checks);
@@ -278,22 +295,36 @@ fn open(
             checks.push(Check::missing(code::OVERFLOW, of_account(), "the order's value is too large to count"));
         }
     }
-    let opening = ledger::opening(&order.account, &order.instrument);
-    let slot = slots::change(book.counter(&opening), 1, position.is_flat(), position.is_flat());
-    let found = limits::max_positions(limits, book.counter(ledger::SLOTS_FIRM), slot.slots);
-    judge(ledger::SLOTS_FIRM.to_owned(), slot.slots, found, checks);
+    let step = Step { reservation: (None, reservation), position: (position, position), part: (position, position) };
+    let Some(moves) = step.moves() else {
+        let check = Check::missing(code::POSITION_QTY, Scope::Instrument(order.instrument.clone()), "split the order");
+        checks.push(check);
+        return Ok(());
+    };
+    let slot = step.slot(book, &moves);
+    let opening = Counter::of_position(Metric::Orders, &order.account, &order.instrument);
+    let [slots_firm, slots_account] = moves::slot_counters(reservation).map(|counter| counter.name());
+    let found = limits::max_positions(limits, book.counter(&slots_firm), slot.slots);
+    judge(slots_firm, slot.slots, found, checks);
 
     if let Some(delta) = slot.opening {
-        ops.add(opening, delta, None)?;
+        ops.add(opening.name(), delta, None)?;
     }
+    ops.move_by(slots_account, slot.slots)?;
     let going = checks.iter().all(|c| c.passed);
+    let mut rest = moves;
+    rest.0.remove(&opening);
     for (name, by, mut found) in bounded {
         // An order that goes asks the store; for one that does not, the last known usage explains.
         found.check.passed = by == 0 || going || found.check.value <= found.check.limit;
         checks.push(found.check);
+        rest.0.retain(|counter, _| counter.name() != name);
         if by != 0 {
             ops.add(name, Delta::at_most(by, found.max), Some(checks.len() - 1))?;
         }
+    }
+    for (counter, by) in &rest.0 {
+        ops.add(counter.name(), Delta::unbounded(*by), None)?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! What an account holds of one instrument, and what every fill makes of it.
 
-use infra_types::{Decimal, Scaled, Side};
+use infra_types::{Decimal, GroupId, Scaled, Side};
 use serde::{Deserialize, Serialize};
 
 /// Decimal places that amounts are kept to. Sums of such amounts are exact up to 10¹⁶.
@@ -27,6 +27,12 @@ pub struct Position {
     pub rate: Decimal,
     /// The last rate from the account's currency to the firm's.
     pub firm_rate: Decimal,
+    /// The account's group when it was last booked: it counts for that group until the next fill.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<GroupId>,
+    /// Whether its quantity is counted in whole units (the venue traded no parts when it was last booked), else at 1e-8.
+    #[serde(default)]
+    pub whole: bool,
 }
 
 impl Default for Position {
@@ -42,6 +48,8 @@ impl Default for Position {
             booked_firm: Scaled::ZERO,
             rate: Decimal::ONE,
             firm_rate: Decimal::ONE,
+            group: None,
+            whole: false,
         }
     }
 }

@@ -1,14 +1,16 @@
 //! What the engine answers from memory.
 
-use infra_types::{AccountId, Decimal, InstrumentId, Scaled};
+use infra_types::{AccountId, Decimal, InstrumentId, Scaled, Scope, StrategyId};
 
 use crate::{
     account::AccountState,
     decision::{Check, Decision, code},
     engine::RiskEngine,
-    ledger, limits,
+    ledger::{Counter, Metric},
+    limits,
     portfolio::{self, AccountMetrics, PortfolioMetrics},
     position::Position,
+    strategy::StrategyState,
 };
 
 impl RiskEngine {
@@ -16,6 +18,22 @@ impl RiskEngine {
     #[must_use]
     pub fn position(&self, account: &AccountId, instrument: &InstrumentId) -> Option<Position> {
         self.book.lock().position(account, instrument).map(|p| p.value.clone())
+    }
+
+    /// The strategy's own figures as last known, with what was observed since; none if it never traded.
+    #[must_use]
+    pub fn strategy(&self, strategy: &StrategyId) -> Option<StrategyState> {
+        self.book.lock().strategy(strategy).map(|s| s.value.clone())
+    }
+
+    /// The strategy's parts of positions that are not flat, by account and instrument. The parts of all strategies in one position add
+    /// up to it in quantity.
+    #[must_use]
+    pub fn strategy_positions(&self, strategy: &StrategyId) -> Vec<(AccountId, InstrumentId, Position)> {
+        let book = self.book.lock();
+        let parts = book.strategies.get(strategy).into_iter().flat_map(|of| &of.parts);
+        let open = parts.filter(|(_, p)| !p.value.is_flat());
+        open.map(|((account, id), p)| (account.clone(), id.clone(), p.value.clone())).collect()
     }
 
     /// All positions that are not flat, by account and instrument.
@@ -74,7 +92,7 @@ impl RiskEngine {
         let now = self.now();
         let mut book = self.book.lock();
         book.observe(account, now);
-        let scope = infra_types::Scope::Account(account.clone());
+        let scope = Scope::Account(account.clone());
         let limits = &self.limits;
         let mut checks = Vec::new();
         match (book.accounts.get(account).map(|a| &a.value), Scaled::used(size)) {
@@ -88,19 +106,20 @@ impl RiskEngine {
                 checks.push(limits::daily_loss(limits, state, pnl));
                 checks.push(limits::drawdown(limits, state, pnl));
                 let equity = pnl.map(|pnl| state.deposits.saturating_add(pnl));
-                let used = book.counter(&ledger::exposure_account(account));
-                let slots = limits::max_positions(limits, book.counter(ledger::SLOTS_FIRM), 1);
+                let of_account = Scope::Account(account.clone());
+                let used = book.counter(&Counter::of(Metric::Gross, of_account).name());
+                let slots = limits::max_positions(limits, book.counter(&Counter::of(Metric::Slots, Scope::Firm).name()), 1);
                 let mut bounded = vec![limits::exposure_account(limits, account, equity, used, add), slots];
                 let firm = limits.firm_currency.as_ref();
                 match firm.and_then(|firm| book.rates.get(&state.currency, firm)) {
                     None => {
                         let note = "the firm's currency, or the rate to it, is not set";
-                        checks.push(Check::missing(code::MISSING_CONVERSION, infra_types::Scope::Firm, note));
+                        checks.push(Check::missing(code::MISSING_CONVERSION, Scope::Firm, note));
                     }
                     Some(rate) => {
                         let add = Scaled::used(size.saturating_mul(rate)).unwrap_or(add);
                         let equity = firm.and_then(|firm| book.firm_equity(firm, now, limits.mark_age()).ok());
-                        let used = book.counter(ledger::EXPOSURE_FIRM);
+                        let used = book.counter(&Counter::of(Metric::Gross, Scope::Firm).name());
                         bounded.push(limits::exposure_firm(limits, equity, used, add));
                     }
                 }

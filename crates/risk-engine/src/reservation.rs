@@ -1,9 +1,9 @@
 //! What an approved order holds until it is over.
 
-use infra_types::{AccountId, Currency, Decimal, Fill, InstrumentId, Order, OrderId, Scaled};
+use infra_types::{AccountId, Currency, Decimal, Fill, GroupId, InstrumentId, Order, OrderId, Scaled, Side, StrategyId};
 use serde::{Deserialize, Serialize};
 
-use crate::{account::AccountState, decision::Decision, position::Position};
+use crate::{account::AccountState, decision::Decision, position::Position, strategy::StrategyState};
 
 /// What an order does to a position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +22,11 @@ pub struct Reservation {
     pub(crate) order: OrderId,
     pub(crate) account: AccountId,
     pub(crate) instrument: InstrumentId,
+    pub(crate) strategy: StrategyId,
+    /// The account's group at approval.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) group: Option<GroupId>,
+    pub(crate) side: Side,
     pub(crate) effect: Effect,
     /// Base units that may still fill.
     pub(crate) remaining: Decimal,
@@ -31,6 +36,9 @@ pub struct Reservation {
     pub(crate) hold_firm: Scaled,
     /// Held of the position, at 1e-8.
     pub(crate) hold_reducing: i64,
+    /// Its quantity is counted in whole units, else at 1e-8.
+    #[serde(default)]
+    pub(crate) whole: bool,
     pub(crate) base: Currency,
     pub(crate) quote: Currency,
     /// Quote to account currency, account to firm currency, as they were known at approval.
@@ -58,6 +66,30 @@ impl Reservation {
     #[must_use]
     pub fn remaining(&self) -> Decimal {
         self.remaining
+    }
+
+    /// For which account.
+    #[must_use]
+    pub fn account(&self) -> &AccountId {
+        &self.account
+    }
+
+    /// Of what.
+    #[must_use]
+    pub fn instrument(&self) -> &InstrumentId {
+        &self.instrument
+    }
+
+    /// Decided by which algorithm.
+    #[must_use]
+    pub fn strategy(&self) -> &StrategyId {
+        &self.strategy
+    }
+
+    /// What it holds of the firm's exposure now, in the firm's currency.
+    #[must_use]
+    pub fn held_firm(&self) -> Decimal {
+        self.hold_firm.to_decimal()
     }
 
     /// What it holds of the account's exposure now, in the account's currency.
@@ -119,4 +151,8 @@ pub struct Settled {
     pub grew_by_reducing: bool,
     /// The account after.
     pub account: AccountState,
+    /// The strategy after.
+    pub strategy: StrategyState,
+    /// The strategy's part of the position after; none if it never had one.
+    pub strategy_position: Option<Position>,
 }

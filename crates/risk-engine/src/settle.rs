@@ -1,6 +1,5 @@
 //! What a fill or an end makes of position, account and counters: pure, from what is in memory.
 
-use infra_state_store::{Op, Ttl, Value};
 use infra_types::{Decimal, Fill, Order, Scaled};
 
 use crate::{
@@ -9,10 +8,11 @@ use crate::{
     config::RiskLimits,
     error::RiskError,
     ledger,
+    moves::{self, Step},
     plan::{Ops, Role, version_of},
     position::{PLACES, Position},
     reservation::{Effect, Outcome, Reservation, Settled},
-    slots,
+    strategy::StrategyState,
 };
 
 const OVERFLOW: RiskError = RiskError::Overflow("a settled amount");
@@ -67,6 +67,15 @@ fn grew(before: &Position, after: &Position) -> bool {
     after.qty.abs() > before.qty.abs() || turned
 }
 
+/// A position with what the counters hold for it.
+fn booked(mut position: Position, rate: Decimal, firm_rate: Decimal) -> Option<Position> {
+    let cost = position.cost.abs();
+    position.booked = Scaled::used(cost).ok()?;
+    position.booked_firm = Scaled::used(cost.checked_mul(firm_rate)?).ok()?;
+    (position.rate, position.firm_rate) = (rate, firm_rate);
+    Some(position)
+}
+
 pub(crate) fn plan(
     book: &Book,
     limits: &RiskLimits,
@@ -77,20 +86,24 @@ pub(crate) fn plan(
 ) -> Result<(Settled, Ops), RiskError> {
     let account = book.accounts.get(&order.account).ok_or_else(|| RiskError::UnknownAccount(order.account.clone()))?;
     let known = book.position(&order.account, &order.instrument);
-    let before = known.map(|p| p.value.clone());
+    let known_part = book.part(&reservation.strategy, &order.account, &order.instrument);
+    let strategy = book.strategy(&reservation.strategy);
+    let state = strategy.map(|s| s.value.clone());
     let mut ops = Ops::default();
     let mut settled = Settled {
         reservation: reservation.clone(),
-        position_before: before.clone(),
-        position_after: before.clone(),
+        position_before: known.map(|p| p.value.clone()),
+        position_after: known.map(|p| p.value.clone()),
         realised: Decimal::ZERO,
         fee: Some(Decimal::ZERO),
         overfilled: Decimal::ZERO,
         grew_by_reducing: false,
         account: account.value.clone(),
+        strategy: state.unwrap_or_else(|| StrategyState::new(reservation.strategy.clone(), now.day)),
+        strategy_position: known_part.map(|p| p.value.clone()),
     };
-    let before = before.unwrap_or_default();
-    let mut after = before.clone();
+    let before = settled.position_before.clone().unwrap_or_default();
+    let part_before = settled.strategy_position.clone().unwrap_or_default();
     match outcome {
         Outcome::End => {
             settled.reservation = release(reservation, Decimal::ZERO, true).ok_or(OVERFLOW)?;
@@ -107,28 +120,58 @@ pub(crate) fn plan(
                 .or(reservation.firm_rate)
                 .unwrap_or(before.firm_rate);
             let value = fill.price.get().checked_mul(filled).and_then(|v| v.checked_mul(rate)).ok_or(OVERFLOW)?;
+            let value = value.round_dp(PLACES);
             settled.fee = fee_of(book, fill, reservation, &account.value, rate);
-            let (mut position, booked) = before
-                .apply_fill(order.side, filled, value.round_dp(PLACES), settled.fee.unwrap_or_default())
-                .ok_or(OVERFLOW)?;
-            let cost = position.cost.abs();
-            position.booked = Scaled::used(cost).map_err(|_| OVERFLOW)?;
-            let cost_firm = cost.checked_mul(firm_rate).ok_or(OVERFLOW)?;
-            position.booked_firm = Scaled::used(cost_firm).map_err(|_| OVERFLOW)?;
-            (position.rate, position.firm_rate) = (rate, firm_rate);
-            settled.realised = booked.realised;
-            let mut next = account.value.booked(booked.realised, settled.fee, booked.trip_closed).ok_or(OVERFLOW)?;
+            let fee = settled.fee.unwrap_or_default();
+            let apply = |position: &Position| {
+                let (position, done) = position.apply_fill(order.side, filled, value, fee)?;
+                let counted = Position { group: limits.groups.get(&order.account).cloned(), ..position };
+                Some((booked(Position { whole: reservation.whole, ..counted }, rate, firm_rate)?, done))
+            };
+            let (position, done) = apply(&before).ok_or(OVERFLOW)?;
+            settled.realised = done.realised;
+            let mut next = account.value.booked(done.realised, settled.fee, done.trip_closed).ok_or(OVERFLOW)?;
             let unrealised = book.unrealised(&next, Some((&order.instrument, &position)), now, None).ok();
             let pnl = unrealised.map(|unrealised| next.pnl(unrealised));
             next.observe(now.day, pnl);
             settled.grew_by_reducing = reservation.effect == Effect::Reduce && grew(&before, &position);
-            write(&mut ops, order, &position, &next, version_of(known), version_of(Some(account)))?;
-            after = position.clone();
+
+            let (part, of_part) = apply(&part_before).ok_or(OVERFLOW)?;
+            let in_firm = |amount: Decimal| amount.checked_mul(firm_rate).map(|amount| amount.round_dp(PLACES));
+            let figures = in_firm(of_part.realised).zip(in_firm(fee));
+            let next_strategy = figures.and_then(|(realised, fee)| settled.strategy.booked(realised, fee));
+            let mut next_strategy = next_strategy.ok_or(OVERFLOW)?;
+            let instead = Some((&order.account, &order.instrument, &part));
+            let unrealised = limits.firm_currency.as_ref().and_then(|firm| {
+                book.unrealised_of_strategy(&reservation.strategy, instead, firm, now, None).ok()
+            });
+            let pnl = unrealised.map(|unrealised| next_strategy.pnl(unrealised));
+            next_strategy.observe(now.day, pnl);
+
+            let (of, at) = (&order.account, &order.instrument);
+            ops.set(&ledger::account(of), &next, version_of(Some(account)), Role::Account)?;
+            ops.set(&ledger::position(of, at), &position, version_of(known), Role::Position)?;
+            let name = ledger::strategy(&reservation.strategy);
+            ops.set(&name, &next_strategy, version_of(strategy), Role::Strategy)?;
+            let name = ledger::part(&reservation.strategy, of, at);
+            ops.set(&name, &part, version_of(known_part), Role::Part)?;
             settled.position_after = Some(position);
-            settled.account = next;
+            settled.strategy_position = Some(part);
+            (settled.account, settled.strategy) = (next, next_strategy);
         }
     }
-    counters(book, &mut ops, order, reservation, &settled, &before, &after, version_of(known))?;
+    let step = Step {
+        reservation: (Some(reservation), &settled.reservation),
+        position: (&before, settled.position_after.as_ref().unwrap_or(&before)),
+        part: (&part_before, settled.strategy_position.as_ref().unwrap_or(&part_before)),
+    };
+    let moves = step.moves().ok_or(OVERFLOW)?;
+    let slot = step.slot(book, &moves);
+    // Whether the position is flat decides the slot; a fill's own write has settled that already.
+    if slot.opening.is_some() && ops.0.is_empty() {
+        ops.check(&ledger::position(&order.account, &order.instrument), version_of(known))?;
+    }
+    moves::unbounded(&mut ops, &settled.reservation, &moves, slot)?;
     Ok((settled, ops))
 }
 
@@ -143,55 +186,4 @@ fn rate_of(
     now.or(reservation.rate)
         .or(position.map(|p| p.rate))
         .ok_or_else(|| RiskError::MissingConversion { from: reservation.quote.clone(), to: account.currency.clone() })
-}
-
-fn write(
-    ops: &mut Ops,
-    order: &Order,
-    position: &Position,
-    account: &AccountState,
-    position_is: infra_state_store::When,
-    account_is: infra_state_store::When,
-) -> Result<(), RiskError> {
-    let set = |name: &str, bytes: Vec<u8>, when| -> Result<Op, RiskError> {
-        Ok(Op::Set { key: ledger::key(name)?, value: Value::from(bytes), ttl: Ttl::Never, when })
-    };
-    let bytes = ledger::encode(account, "the account's record")?;
-    ops.0.push((set(&ledger::account(&order.account), bytes, account_is)?, Role::Account));
-    let name = ledger::position(&order.account, &order.instrument);
-    let bytes = ledger::encode(position, "the position's record")?;
-    ops.0.push((set(&name, bytes, position_is)?, Role::Position));
-    Ok(())
-}
-
-#[expect(clippy::too_many_arguments, reason = "one step of `plan`, split off for its length")]
-fn counters(
-    book: &Book,
-    ops: &mut Ops,
-    order: &Order,
-    was: &Reservation,
-    settled: &Settled,
-    before: &Position,
-    after: &Position,
-    position_is: infra_state_store::When,
-) -> Result<(), RiskError> {
-    let (account, instrument, is) = (&order.account, &order.instrument, &settled.reservation);
-    let by = (after.booked.raw() - before.booked.raw()) - (was.hold.raw() - is.hold.raw());
-    let by_firm = (after.booked_firm.raw() - before.booked_firm.raw()) - (was.hold_firm.raw() - is.hold_firm.raw());
-    let closes = was.effect == Effect::Open && !was.is_closed() && is.is_closed();
-    let name = ledger::opening(account, instrument);
-    let slot = slots::change(book.counter(&name), -i64::from(closes), before.is_flat(), after.is_flat());
-    if let Some(delta) = slot.opening {
-        // Whether the position is flat decides the slot; a fill's own write has settled that already.
-        if ops.0.is_empty() {
-            ops.check(&ledger::position(account, instrument), position_is)?;
-        }
-        ops.add(name, delta, None)?;
-    }
-    ops.move_by(ledger::SLOTS_FIRM.to_owned(), slot.slots)?;
-    ops.move_by(ledger::EXPOSURE_FIRM.to_owned(), by_firm)?;
-    ops.move_by(ledger::exposure_account(account), by)?;
-    ops.move_by(ledger::exposure_position(account, instrument), by)?;
-    ops.move_by(ledger::reducing(account, instrument), is.hold_reducing - was.hold_reducing)?;
-    Ok(())
 }

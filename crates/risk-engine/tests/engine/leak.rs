@@ -20,7 +20,7 @@ async fn audit(engine: &RiskEngine, working: &[Approval]) {
     let mut slots = 0;
     for id in [btc(), eth()] {
         let here = booked(&id) + held(&id);
-        assert_eq!(at(&format!("risk/used/position/main/{id}")), here);
+        assert_eq!(at(&format!("risk/used/exposure/position/main/{id}")), here);
         slots += i64::from(!here.is_zero());
         total += here;
     }
