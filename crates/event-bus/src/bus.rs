@@ -219,8 +219,11 @@ pub trait EventBus: Send + Sync + fmt::Debug {
     /// Dropping the future may leave the event published, never half stored.
     async fn publish(&self, event: Envelope, delivery: Delivery) -> Result<Published, BusError>;
 
-    /// Publishes events at least once, in order, with one answer for each: one may be refused while the others are stored. So an event that is
-    /// refused as `BacklogFull` may be overtaken by later ones of its key that go to other topics; those of its topic are refused with it.
+    /// Publishes events at least once, in order, with one answer for each: one may be refused while others are stored. No event overtakes an
+    /// earlier one of its key in the batch: after one that is refused as `BacklogFull`, later ones of its key (with priority and without apart)
+    /// are refused as `BacklogFull` or `HeldBack`, whatever their topic; after one that may not have reached the store, nothing more is sent
+    /// (`Backend`, `Transient`). `Invalid` and `TooLarge` are the event's own and hold up nothing. Events that share a key and not their topic cost
+    /// a write each.
     ///
     /// # Cancel safety
     /// Dropping the future may leave any number of them stored, in order.

@@ -121,6 +121,7 @@ macro_rules! event_bus_cases {
             metrics_tell_what_happened
             handling_times_are_told_by_percentile
             a_batch_with_refusals_keeps_its_order
+            a_refused_event_holds_back_its_key
             a_batch_may_have_any_length
             an_id_is_one_event_in_a_race
             publishers_race_and_nothing_is_lost

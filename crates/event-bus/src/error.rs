@@ -30,6 +30,16 @@ pub enum BusError {
         /// How many wait.
         pending: u64,
     },
+    /// An earlier event of the same key and batch was refused, and this one must not overtake it. Nothing was stored of it.
+    #[error(
+        "an earlier event of key {key} was refused because group {group} is full, and this one must not overtake it: publish both again, in order"
+    )]
+    HeldBack {
+        /// The key that both have.
+        key: String,
+        /// Which group was full.
+        group: String,
+    },
     /// As many events wait for their time as may.
     #[error("{waiting} events are delayed already, the most there may be: publish this one later")]
     DelayFull {
@@ -156,7 +166,9 @@ impl BusError {
             Self::Invalid { .. } | Self::TooLarge { .. } | Self::NoGroup { .. } | Self::Gone { .. } => {
                 ErrorKind::Invalid
             }
-            Self::BacklogFull { .. } | Self::DelayFull { .. } | Self::SubscriberFull { .. } => ErrorKind::LimitExceeded,
+            Self::BacklogFull { .. } | Self::HeldBack { .. } | Self::DelayFull { .. } | Self::SubscriberFull { .. } => {
+                ErrorKind::LimitExceeded
+            }
             Self::GroupDiffers { .. } | Self::ConsumerInUse { .. } => ErrorKind::Conflict,
             Self::SpillFull { .. } => ErrorKind::LimitExceeded,
             Self::SpillInUse { .. } => ErrorKind::Conflict,

@@ -21,9 +21,6 @@ use crate::{
     SubscribeOptions, Subscription,
 };
 
-/// Events of a batch that go to the store in one call.
-const BATCH_EVENTS: usize = 256;
-
 /// When a spilled event counts as kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SpillSync {
@@ -258,7 +255,7 @@ impl SpillingEventBus {
         }
     }
 
-    /// As `publish_batch`, for events that were checked and go to the store in one call.
+    /// As `publish_batch`, for events that were checked.
     async fn publish_part(&self, events: &[Envelope]) -> Vec<Result<Published, BusError>> {
         if events.is_empty() {
             return Vec::new();
@@ -345,31 +342,12 @@ impl EventBus for SpillingEventBus {
 
     async fn publish_batch(&self, events: Vec<Envelope>) -> Vec<Result<Published, BusError>> {
         let limits = self.inner.info().limits;
-        let mut answers = Vec::with_capacity(events.len());
-        let mut stop: Option<BusError> = None;
-        for part in events.chunks(BATCH_EVENTS) {
-            let checked: Vec<_> = part.iter().map(|event| limits.check(event)).collect();
-            let good: Vec<_> = part.iter().zip(&checked).filter(|(_, c)| c.is_ok()).map(|(e, _)| e.clone()).collect();
-            let mut stored = match &stop {
-                // What comes later must not overtake what may be missing.
-                Some(stop) => vec![Err(stop.clone()); good.len()],
-                None => self.publish_part(&good).await,
-            }
-            .into_iter();
-            for check in checked {
-                let answer = check.and_then(|()| stored.next().unwrap_or(Err(BusError::Closed)));
-                match &answer {
-                    Err(e @ BusError::SpillFull { .. }) => drop(stop.get_or_insert_with(|| e.clone())),
-                    Err(e) if is_lost(e) => drop(stop.get_or_insert_with(|| BusError::Backend {
-                        message: "an earlier part of the batch failed, so this one was not sent: try again".into(),
-                        kind: ErrorKind::Transient,
-                    })),
-                    _ => {}
-                }
-                answers.push(answer);
-            }
-        }
-        answers
+        let checked: Vec<_> = events.iter().map(|event| limits.check(event)).collect();
+        let good: Vec<_> = events.into_iter().zip(&checked).filter(|(_, c)| c.is_ok()).map(|(e, _)| e).collect();
+        let mut stored = self.publish_part(&good).await.into_iter();
+        let answers =
+            checked.into_iter().map(|check| check.and_then(|()| stored.next().unwrap_or(Err(BusError::Closed))));
+        answers.collect()
     }
 
     async fn publish_at(&self, event: Envelope, at: Timestamp) -> Result<Published, BusError> {

@@ -165,6 +165,7 @@ liars! {
     times_that_are_not_taken: TimesAreNotTaken by handling_times_are_told_by_percentile;
     a_close_that_does_not_wait: CloseDoesNotWait by close_lets_running_handlers_end;
     a_batch_that_stops_at_a_bad_event: BatchStopsAtTheFirstBadOne by a_batch_with_refusals_keeps_its_order;
+    a_batch_that_overtakes_itself: BatchIsManyPublishes by a_refused_event_holds_back_its_key;
     a_lease_that_is_not_extended: NeverExtends by a_running_handler_keeps_its_lease;
     a_name_that_takes_nothing_over: TakesNothingOver by the_same_consumer_name_takes_over_at_once;
     late_answers_that_are_not_told: LostLeasesAreNotCounted by a_late_answer_of_a_predecessor_changes_nothing;

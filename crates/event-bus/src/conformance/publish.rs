@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use infra_types::Envelope;
+use infra_types::{Envelope, ErrorKind};
 
 use super::{Fixture, Gate, Log, config, drain, event, id, patiently, pattern, pending, replayed, start, store, until};
 use crate::{BusError, EventBus, ReplayFrom, SubscribeOptions, handler_fn};
@@ -24,10 +24,10 @@ pub async fn a_batch_with_refusals_keeps_its_order(f: impl Fixture) {
     let mut batch = numbered("t", "k", 0, 3);
     batch.push(event("full", "k", "the last that has room"));
     batch.push(event("t", "k", "known").with_id(id("known")));
-    batch.push(event("full", "k", "no room"));
+    batch.push(event("full", "other", "no room"));
     batch.extend(numbered("t", "k", 3, 5));
     batch.push(event("t", &"k".repeat(600), "too large"));
-    batch.push(event("full", "k", "no room"));
+    batch.push(event("full", "another", "no room"));
     batch.extend(numbered("t", "k", 5, 7));
     let answers = bus.publish_batch(batch).await;
     let kinds: String = answers
@@ -44,6 +44,56 @@ pub async fn a_batch_with_refusals_keeps_its_order(f: impl Fixture) {
     drain(&sub).await;
     assert_eq!(log.data(), ["known", "0", "1", "2", "3", "4", "5", "6"]);
     assert_eq!(pending(&bus, "full").await, Some(max));
+}
+
+/// After a refused event, later ones of its key in the same batch are refused as well, whatever their topic: nothing overtakes. Other keys go on.
+pub async fn a_refused_event_holds_back_its_key(f: impl Fixture) {
+    let bus = f.bus();
+    let (log, full) = (Log::new(), Log::new());
+    let sub = start(&bus, SubscribeOptions::at_least_once(pattern("t"), "g", log.handler())).await;
+    let nobody = SubscribeOptions::at_least_once(pattern("full"), "full", full.handler());
+    start(&bus, nobody.clone()).await.stop().await.expect("it stops");
+    let max = config().limits.backlog_max;
+    assert!(bus.publish_batch(numbered("full", "k", 0, max)).await.iter().all(Result::is_ok));
+    let batch = vec![
+        event("t", "k", "before"),
+        event("full", "k", "refused"),
+        event("t", "other", "of another key"),
+        event("t", "k", "behind it"),
+        event("t", &"k".repeat(600), "too large"),
+        event("full", "k", "of its topic"),
+        // With priority it has a lane of its own.
+        event("halt:t", "k", "halt"),
+        event("t", "other", "the end"),
+    ];
+    let mut again: Vec<_> = [1, 3, 5].map(|n| batch[n].clone()).into();
+    let answers = bus.publish_batch(batch).await;
+    let kinds: String = answers
+        .iter()
+        .map(|answer| match answer {
+            Ok(_) => '.',
+            Err(BusError::BacklogFull { group, .. }) if group == "full" => 'f',
+            Err(BusError::HeldBack { key, group }) if (key.as_str(), group.as_str()) == ("k", "full") => 'h',
+            Err(BusError::TooLarge { .. }) => 'l',
+            Err(_) => '?',
+        })
+        .collect();
+    assert_eq!(kinds, ".f.hlh..", "{answers:?}");
+    assert!(answers[3].as_ref().is_err_and(|e| e.kind() == ErrorKind::LimitExceeded));
+    drain(&sub).await;
+    assert_eq!(log.data(), ["before", "of another key", "the end"]);
+    let serves = start(&bus, nobody).await;
+    drain(&serves).await;
+    again.push(event("t", "k", "last"));
+    let stored = bus.publish_batch(again).await;
+    assert!(
+        stored.iter().all(|answer| answer.as_ref().is_ok_and(|p| !p.duplicate)),
+        "nothing of them was there: {stored:?}"
+    );
+    drain(&sub).await;
+    drain(&serves).await;
+    assert_eq!(log.data()[3..], ["behind it", "last"]);
+    assert_eq!(full.data()[max as usize..], ["refused", "of its topic"]);
 }
 
 /// A batch of none, and one of more than are stored at a time.

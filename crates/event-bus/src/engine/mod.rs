@@ -4,6 +4,7 @@ pub(crate) mod call;
 pub(crate) mod core;
 mod durable;
 mod live;
+mod parts;
 mod queue;
 pub(crate) mod sub;
 mod worker;
@@ -25,6 +26,7 @@ use parking_lot::{Mutex, RwLock};
 
 use self::{
     core::Core,
+    parts::Parts,
     sub::{Durable, Kind, Queues, Sub},
 };
 use crate::{
@@ -33,9 +35,6 @@ use crate::{
     broker::{Append, Appended, Broker, GroupSpec, PAGE_MAX, Seq},
     metrics::Counters,
 };
-
-/// Events that share one write at most.
-const APPEND_MAX: usize = 256;
 
 /// An [`EventBus`] over a [`Broker`]: dispatch, retry, dead letters and metrics, the same on every backend.
 ///
@@ -210,20 +209,32 @@ impl<B: Broker> EventBus for Bus<B> {
         }
         let limits = self.core.broker.info().limits;
         let checked: Vec<_> = events.into_iter().map(|e| limits.check(&e).map(|()| self.with_lane(e))).collect();
+        let mut parts = Parts::default();
         let mut answers = Vec::with_capacity(checked.len());
-        for chunk in checked.chunks(APPEND_MAX) {
-            let good: Vec<_> = chunk.iter().filter_map(|e| e.as_ref().ok().cloned()).collect();
-            let mut stored = self.core.broker.append(good).await.into_iter();
-            for event in chunk {
+        while answers.len() < checked.len() {
+            let rest = &checked[answers.len()..];
+            let (part, sent) = parts.next(rest);
+            let mut stored = match sent.is_empty() {
+                true => Vec::new(),
+                false => self.core.broker.append(sent).await,
+            }
+            .into_iter();
+            for event in part {
                 answers.push(match event {
                     Err(e) => Err(e.clone()),
-                    Ok(event) => match stored.next() {
-                        Some(Ok(appended)) => Ok(self.spread(event, appended).await),
-                        Some(Err(e)) => Err(e),
-                        None => Err(BusError::Ambiguous { reason: "the store gave no answer".into() }),
+                    Ok(event) => match parts.held_back(event) {
+                        Some(e) => Err(e),
+                        None => {
+                            let lost = || Err(BusError::Ambiguous { reason: "the store gave no answer".into() });
+                            match stored.next().unwrap_or_else(lost) {
+                                Ok(appended) => Ok(self.spread(event, appended).await),
+                                Err(e) => Err(e),
+                            }
+                        }
                     },
                 });
             }
+            parts.end(part, &answers[answers.len() - part.len()..]);
         }
         answers
     }

@@ -18,7 +18,7 @@ use crate::{
 
 /// Events and bytes of one script at most: it holds up everybody else.
 pub(super) const EVENTS_MAX: usize = 256;
-const BYTES_MAX: usize = 4 << 20;
+pub(super) const BYTES_MAX: usize = 4 << 20;
 /// Bytes of one row of events, unless one is larger by itself.
 const ROW_BYTES_MAX: usize = 64 << 10;
 /// With limits below this each event is stored by itself, so that they hold to the event; `lua/lay.lua` knows it too.

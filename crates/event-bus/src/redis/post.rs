@@ -5,7 +5,10 @@ use std::collections::VecDeque;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use super::{RedisBroker, append::EVENTS_MAX};
+use super::{
+    RedisBroker,
+    append::{BYTES_MAX, EVENTS_MAX},
+};
 use crate::{
     BusError,
     broker::{Append, Appended},
@@ -50,10 +53,12 @@ impl Post {
     /// As many as one call takes, in the order in which they came.
     fn take(&self) -> Vec<Letter> {
         let letters = &mut self.waiting.lock().1;
-        let mut events = 0;
+        let (mut events, mut bytes) = (0, 0);
+        // What came together is stored in one step.
         let fits = |letter: &&Letter| {
             events += letter.events.len();
-            events <= EVENTS_MAX
+            bytes += letter.events.iter().map(|event| event.envelope.data.len()).sum::<usize>();
+            events <= EVENTS_MAX && bytes <= BYTES_MAX
         };
         let count = letters.iter().take_while(fits).count().max(1).min(letters.len());
         letters.drain(..count).collect()

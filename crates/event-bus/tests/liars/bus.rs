@@ -26,13 +26,13 @@ impl EventBus for LyingBus {
     }
 
     async fn publish_batch(&self, events: Vec<Envelope>) -> Vec<Result<Published, BusError>> {
-        if self.lie != Lie::BatchStopsAtTheFirstBadOne {
+        if !matches!(self.lie, Lie::BatchStopsAtTheFirstBadOne | Lie::BatchIsManyPublishes) {
             return self.inner.publish_batch(events).await;
         }
         let mut answers: Vec<Result<Published, BusError>> = Vec::new();
         for event in events {
             let answer = match answers.last() {
-                Some(Err(e)) => Err(e.clone()),
+                Some(Err(e)) if self.lie == Lie::BatchStopsAtTheFirstBadOne => Err(e.clone()),
                 _ => self.inner.publish(event, Delivery::AtLeastOnce).await,
             };
             answers.push(answer);

@@ -6,6 +6,7 @@ pub(crate) enum Lie {
     Nothing,
     AckBeforeHandling,
     BacklogSwallows,
+    BatchIsManyPublishes,
     BatchStopsAtTheFirstBadOne,
     BinaryIsText,
     ClaimsToBeShared,
