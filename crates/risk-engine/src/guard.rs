@@ -1,14 +1,23 @@
 //! What runs beside a bot: its name is prolonged, and the orders of dead holders are found.
 
 use std::{
+    collections::BTreeSet,
+    future::Future,
     sync::{Arc, Weak},
     time::Duration,
 };
 
-use infra_types::Clock;
+use infra_types::{AccountId, Clock};
 use tokio::task::JoinHandle;
 
-use crate::{engine::RiskEngine, error::RiskError, held::HeldOrder, holder::HolderConfig};
+use crate::{
+    engine::RiskEngine,
+    error::RiskError,
+    held::HeldOrder,
+    holder::HolderConfig,
+    reconcile::ReconcileError,
+    truth::{Difference, Reconciled, Settles, VenueTruth},
+};
 
 /// What a guard has to tell.
 #[derive(Debug)]
@@ -25,10 +34,10 @@ pub enum GuardEvent {
 /// Who is told.
 type Tell = Arc<dyn Fn(GuardEvent) + Send + Sync>;
 
-/// Ends the guard when dropped. Without it the name runs out, and whoever sweeps next orphans what the engine holds.
+/// Ends its tasks when dropped. Without a guard the name runs out, and whoever sweeps next orphans what the engine holds.
 #[derive(Debug)]
 #[must_use = "dropping it ends the guard"]
-pub struct Guard([JoinHandle<()>; 2]);
+pub struct Guard(Vec<JoinHandle<()>>);
 
 impl Drop for Guard {
     fn drop(&mut self) {
@@ -54,7 +63,44 @@ impl RiskEngine {
         let tell: Tell = Arc::new(tell);
         let renewing = renew(Arc::downgrade(self), clock.clone(), renew_interval, tell.clone());
         let sweeping = sweep(Arc::downgrade(self), clock, sweep_interval, tell);
-        Ok(Guard([tokio::spawn(renewing), tokio::spawn(sweeping)]))
+        Ok(Guard(vec![tokio::spawn(renewing), tokio::spawn(sweeping)]))
+    }
+
+    /// Reconciles an account at once, and again after each `interval`, until the guard or the engine is dropped. `ask` asks the
+    /// venue, see [`RiskEngine::reconcile_asking`]; `tell` gets each result, and the differences that the look before saw too.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn reconcile_every<A, F, E>(
+        self: &Arc<Self>,
+        clock: Arc<dyn Clock>,
+        interval: Duration,
+        account: AccountId,
+        settles: Settles,
+        ask: A,
+        tell: impl Fn(Result<(&Reconciled, BTreeSet<Difference>), ReconcileError<E>>) + Send + Sync + 'static,
+    ) -> Guard
+    where
+        A: Fn(Vec<HeldOrder>) -> F + Send + Sync + 'static,
+        F: Future<Output = Result<VenueTruth, E>> + Send,
+        E: Send + 'static,
+    {
+        let engine = Arc::downgrade(self);
+        Guard(vec![tokio::spawn(async move {
+            let mut earlier = Reconciled::default();
+            while let Some(strong) = engine.upgrade() {
+                let looked = strong.reconcile_asking(&account, settles, &ask).await;
+                drop(strong);
+                match looked {
+                    Ok(now) => {
+                        tell(Ok((&now, now.still(&earlier))));
+                        earlier = now;
+                    }
+                    Err(error) => tell(Err(error)),
+                }
+                clock.sleep(interval).await;
+            }
+        })])
     }
 }
 

@@ -85,7 +85,7 @@ impl HeldOrder {
     }
 
     /// After what `settled` did.
-    fn after(&self, settled: &Settled, outcome: Outcome<'_>) -> Result<Self, RiskError> {
+    pub(crate) fn after(&self, settled: &Settled, outcome: Outcome<'_>) -> Result<Self, RiskError> {
         let mut next = Self { reservation: settled.reservation.clone(), ..self.clone() };
         if let Outcome::Fill { fill, .. } = outcome {
             let sum = |known: Decimal, more: Option<Decimal>| more.and_then(|more| known.checked_add(more));
