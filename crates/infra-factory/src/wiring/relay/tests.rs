@@ -1,7 +1,9 @@
 use std::collections::BTreeSet;
 
 use infra_audit_log::{AuditQuery, MemoryAuditLog, MemoryConfig};
-use infra_event_bus::MemoryEventBus;
+use infra_event_bus::{
+    BusConfig, Delivered, Delivery, MemoryEventBus, Pattern, SubscribeOptions, Subscription, handler_fn,
+};
 use infra_state_store::MemoryStateStore;
 use infra_types::{BotId, EventId, ManualClock, SystemClock, Timestamp, Topic};
 use parking_lot::Mutex as Lock;
@@ -22,13 +24,14 @@ struct Shared(Arc<Scripted>);
 
 #[async_trait]
 impl Carrier for Shared {
-    async fn carry(&self, rows: &[OutboxRow]) -> Result<Vec<Refused>, String> {
+    async fn carry(&self, rows: &[OutboxRow]) -> Result<Carried, String> {
         self.0.handed.lock().push(rows.iter().map(|r| r.id.to_string()).collect());
         if self.0.fails.lock().pop().unwrap_or(false) {
             return Err("by script".into());
         }
         let refused = rows.iter().enumerate().filter(|(_, r)| self.0.poison.contains(r.id.as_str()));
-        Ok(refused.map(|(index, _)| Refused { index, reason: "poison".into() }).collect())
+        let refused = refused.map(|(index, _)| Refused { index, reason: "poison".into() }).collect();
+        Ok(Carried { refused, later: Vec::new() })
     }
 }
 
@@ -155,4 +158,102 @@ async fn an_event_that_is_too_large_for_the_bus_lets_the_others_pass() {
     assert!(matches!(relay.flush().await, Err(FactoryError::Relay { .. })), "a closed bus is no reason to give up");
     let key = outbox.events_queue().clone();
     assert_eq!(store.outbox_read(&ledger(), &key, None, 10).await.unwrap().len(), 1);
+}
+
+fn noted(topic: &str, key: &str, n: usize) -> Envelope {
+    let id = EventId::new(format!("{topic}-{key}-{n}")).unwrap();
+    Envelope::new(Topic::new(topic).unwrap(), "t.v1", Timestamp::EPOCH, n.to_string()).with_id(id).with_key(key)
+}
+
+struct Busy {
+    bus: Arc<MemoryEventBus>,
+    seen: Arc<Lock<Vec<String>>>,
+}
+
+impl Busy {
+    /// A bus whose group for topic `full` has no room.
+    async fn new(backlog_max: u64) -> Self {
+        let mut config = BusConfig::default();
+        config.limits.backlog_max = backlog_max;
+        let bus = Arc::new(MemoryEventBus::with_config(SystemClock::shared(), config));
+        let busy = Self { bus, seen: Arc::default() };
+        busy.serve("full").await.stop().await.unwrap();
+        for n in 0..backlog_max as usize {
+            busy.bus.publish(noted("full", "before", n), Delivery::AtLeastOnce).await.unwrap();
+        }
+        busy
+    }
+
+    async fn serve(&self, topic: &str) -> Subscription {
+        let seen = self.seen.clone();
+        let handler = handler_fn(move |event: Delivered| {
+            seen.lock().push(event.envelope.id.to_string());
+            async { Ok(()) }
+        });
+        let options = SubscribeOptions::at_least_once(Pattern::new(topic).unwrap(), topic, handler);
+        self.bus.subscribe(options).await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_full_group_holds_up_its_keys_and_no_others() {
+    let (store, outbox) = parts();
+    let busy = Busy::new(4).await;
+    let free = busy.serve("free").await;
+    let relay = relay(store.clone(), Box::new(ToBus(busy.bus.clone())), outbox.events_queue());
+    let rows =
+        [("full", "a", 0), ("free", "b", 0), ("free", "a", 1), ("full", "b", 1), ("free", "c", 0), ("free", "b", 2)];
+    for (topic, key, n) in rows {
+        store.apply(Batch::new(ledger()).with(outbox.event(&noted(topic, key, n)))).await.unwrap();
+    }
+    assert!(matches!(relay.flush().await, Err(FactoryError::Relay { .. })), "not all of it was told");
+    free.drained().await.unwrap();
+    assert_eq!(*busy.seen.lock(), ["free-b-0", "free-c-0"], "keys a and b wait from their first refused row on");
+    assert_eq!(relay.held_back(), 4);
+    assert!(store.outbox_read(&ledger(), outbox.events_queue(), None, 10).await.unwrap().is_empty());
+    // What comes later waits behind them too, also after a restart; other keys do not.
+    for (key, n) in [("a", 2), ("c", 1)] {
+        store.apply(Batch::new(ledger()).with(outbox.event(&noted("free", key, n)))).await.unwrap();
+    }
+    let relay = self::relay(store.clone(), Box::new(ToBus(busy.bus.clone())), outbox.events_queue());
+    assert!(relay.flush().await.is_err());
+    free.drained().await.unwrap();
+    assert_eq!(busy.seen.lock()[2..], ["free-c-1"]);
+    busy.serve("full").await.drained().await.unwrap();
+    assert_eq!(relay.flush().await.unwrap(), 5);
+    assert_eq!(relay.flush().await.unwrap(), 0);
+    free.drained().await.unwrap();
+    let seen = busy.seen.lock().clone();
+    let of = |part: &str| seen.iter().filter(|id| id.contains(part)).cloned().collect::<Vec<_>>();
+    assert_eq!(of("free-a-"), ["free-a-1", "free-a-2"]);
+    assert_eq!(of("free-b-"), ["free-b-0", "free-b-2"]);
+    assert_eq!(of("free-").len(), 6, "each once: {seen:?}");
+}
+
+#[tokio::test]
+async fn what_waits_is_bounded() {
+    let (store, outbox) = parts();
+    let busy = Busy::new(4).await;
+    let free = busy.serve("free").await;
+    let relay = relay(store.clone(), Box::new(ToBus(busy.bus.clone())), outbox.events_queue());
+    for n in 0..HELD_MAX + 10 {
+        store.apply(Batch::new(ledger()).with(outbox.event(&noted("full", "k", n)))).await.unwrap();
+    }
+    store.apply(Batch::new(ledger()).with(outbox.event(&noted("free", "k2", 0)))).await.unwrap();
+    assert!(relay.flush().await.is_err());
+    assert!(relay.flush().await.is_err());
+    assert_eq!(relay.held_back(), HELD_MAX as u64);
+    let left = store.outbox_read(&ledger(), outbox.events_queue(), None, 100).await.unwrap();
+    assert_eq!(left.len(), 11, "with more the queue waits as a whole");
+    let full = busy.serve("full").await;
+    while let Err(e) = relay.flush().await {
+        assert!(matches!(e, FactoryError::Relay { .. }));
+        full.drained().await.unwrap();
+    }
+    full.drained().await.unwrap();
+    free.drained().await.unwrap();
+    let want: Vec<_> = (0..HELD_MAX + 10).map(|n| format!("full-k-{n}")).collect();
+    let seen = busy.seen.lock().clone();
+    assert_eq!(seen.iter().filter(|id| id.starts_with("full-k-")).cloned().collect::<Vec<_>>(), want);
+    assert!(seen.contains(&"free-k2-0".to_owned()));
 }
