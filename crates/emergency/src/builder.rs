@@ -11,8 +11,10 @@ use infra_types::{BotId, Clock, Namespace, SystemClock};
 
 use crate::{
     controller::EmergencyController,
-    durable::{Found, KEY, Record},
+    durable::{Found, HISTORY, KEY, Record},
     error::EmergencyError,
+    policy::RearmPolicy,
+    push::Push,
     state::Transition,
     view::View,
 };
@@ -31,6 +33,7 @@ pub struct EmergencyBuilder {
     lease: Duration,
     poll_interval: Duration,
     companions: Option<CompanionOps>,
+    policy: RearmPolicy,
 }
 
 impl EmergencyBuilder {
@@ -43,6 +46,7 @@ impl EmergencyBuilder {
             lease: Duration::from_secs(2),
             poll_interval: Duration::from_millis(250),
             companions: None,
+            policy: RearmPolicy::new(),
         }
     }
 
@@ -65,6 +69,12 @@ impl EmergencyBuilder {
         self
     }
 
+    /// Who may re-arm, when, and how many it takes; no rules unless set.
+    pub fn rearm_policy(mut self, policy: RearmPolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+
     /// Makes the controller. It has read nothing yet and lets nothing through but exits: refresh it, or spawn its poller.
     ///
     /// # Errors
@@ -79,6 +89,9 @@ impl EmergencyBuilder {
             store: self.store,
             namespace: self.namespace,
             key: Key::record(KEY)?,
+            history: Key::list(HISTORY)?,
+            policy: self.policy,
+            push: Push::default(),
             clock: self.clock,
             poll_interval: self.poll_interval,
             companions: self.companions,

@@ -9,31 +9,36 @@ use std::{
     time::Duration,
 };
 
+use infra_event_bus::EventBus;
 use infra_state_store::{Key, StateStore};
-use infra_types::{BotId, Clock, Decimal, Monotonic, Namespace};
+use infra_types::{BotId, Clock, Decimal, Monotonic, Namespace, Scope};
 
 use crate::{
     builder::{CompanionOps, EmergencyBuilder},
     error::EmergencyError,
     limit::LimitVerdict,
     notify::SubscriptionId,
+    policy::RearmPolicy,
     poller::PollerGuard,
-    raise::Raised,
+    push::{ListenGuard, Push, PushCounts},
+    scopes::OrderScopes,
     state::{EmergencyState, Snapshot, Stance, Transition},
-    view::{Decision, View},
+    stop::Stop,
+    view::View,
 };
-
-/// Bytes of a reason that are kept: a halt must not fail because its reason is long.
-const REASON_BYTES_MAX: usize = 1_024;
 
 /// One process's view of the kill switch, and its lever.
 ///
-/// Reading is synchronous and free of locks; everything that changes the state goes through the store by compare-and-swap.
+/// Asking is synchronous: one or two atomic loads while no narrower scope than the firm is stopped, a short lock else, and never
+/// an allocation. Everything that changes the state goes through the store by compare-and-swap.
 pub struct EmergencyController {
     pub(crate) view: View,
     pub(crate) store: Arc<dyn StateStore>,
     pub(crate) namespace: Namespace,
     pub(crate) key: Key,
+    pub(crate) history: Key,
+    pub(crate) policy: RearmPolicy,
+    pub(crate) push: Push,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) poll_interval: Duration,
     pub(crate) companions: Option<CompanionOps>,
@@ -80,45 +85,85 @@ impl EmergencyController {
         self.view.id()
     }
 
-    /// Whether this process is at NORMAL: one atomic load. Advisory, for a strategy that wants to save itself the work: it does
-    /// not look at the lease. A gate asks [`stance`](Self::stance). False before the first refresh.
+    /// Whether the firm is at NORMAL in this process: one atomic load. Advisory, for a strategy that wants to save itself the
+    /// work: it looks neither at the lease nor at narrower scopes. A gate asks [`stance_of`](Self::stance_of). False before the
+    /// first refresh.
     #[must_use]
     pub fn can_trade(&self) -> bool {
         self.view.state() == EmergencyState::Normal
     }
 
-    /// Whether every order may pass now, lease included, and if not, why.
+    /// Whether every order may pass now that lies in these scopes, lease included.
+    #[must_use]
+    pub fn can_trade_in(&self, order: &OrderScopes<'_>) -> bool {
+        self.stance_of(order) == Stance::Open
+    }
+
+    /// Whether every order may pass now as far as the firm goes, lease included, and if not, why.
     ///
     /// # Errors
     /// `Stopped` at ALERT, HALT or SHUTDOWN; `Unconfirmed` before the first refresh or when the lease ran out.
     pub fn assert_can_trade(&self) -> Result<(), EmergencyError> {
-        if self.stance() == Stance::Open {
+        self.assert_can_trade_in(&OrderScopes::default())
+    }
+
+    /// As [`assert_can_trade`](Self::assert_can_trade), for an order in these scopes; the error names the scope that stops it.
+    ///
+    /// # Errors
+    /// As [`assert_can_trade`](Self::assert_can_trade).
+    pub fn assert_can_trade_in(&self, order: &OrderScopes<'_>) -> Result<(), EmergencyError> {
+        if self.can_trade_in(order) {
             return Ok(());
         }
-        let Snapshot { state, reason, by, at, .. } = self.view.decided();
+        let Snapshot { scope, state, reason, by, at, .. } = self.view.decided(order);
         if state == EmergencyState::Normal {
             return Err(EmergencyError::Unconfirmed);
         }
-        Err(EmergencyError::Stopped { state, by, reason, at })
+        Err(EmergencyError::Stopped { scope, state, by, reason, at })
     }
 
-    /// What a gate may let through now: the state, and no more than exits once `now()` has reached
+    /// What a gate may let through now as far as the firm goes: the state, and no more than exits once `now()` has reached
     /// [`valid_until`](Self::valid_until).
     #[must_use]
     pub fn stance(&self) -> Stance {
-        self.view.stance()
+        self.stance_of(&OrderScopes::default())
     }
 
-    /// The state that this process enforces; HALT before the first refresh and while the record is unreadable.
+    /// What a gate may let through now of an order in these scopes: the strongest stop that covers it, and no more than exits
+    /// once the lease ran out.
+    #[must_use]
+    pub fn stance_of(&self, order: &OrderScopes<'_>) -> Stance {
+        self.view.stance(order).1
+    }
+
+    /// The strongest state that covers an order in these scopes.
+    #[must_use]
+    pub fn state_of(&self, order: &OrderScopes<'_>) -> EmergencyState {
+        self.view.stance(order).0
+    }
+
+    /// The state of the firm that this process enforces; HALT before the first refresh and while the record is unreadable.
     #[must_use]
     pub fn state(&self) -> EmergencyState {
         self.view.state()
     }
 
-    /// The state with its reason, author, time and version.
+    /// The firm's state with its reason, author, time and version.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        self.view.snapshot()
+        self.snapshot_of(&Scope::Firm)
+    }
+
+    /// The state of one scope by itself, with its reason, author, time and version. One that nobody stopped is at NORMAL, version 0.
+    #[must_use]
+    pub fn snapshot_of(&self, scope: &Scope) -> Snapshot {
+        self.view.snapshot(scope)
+    }
+
+    /// The firm, and every narrower scope that is stopped, the widest kind first.
+    #[must_use]
+    pub fn snapshots(&self) -> Vec<Snapshot> {
+        self.view.snapshots()
     }
 
     /// Until when, on the injected clock's `now`, the state counts as confirmed. Never goes back.
@@ -148,26 +193,10 @@ impl EmergencyController {
 
     async fn confirm(&self) -> Result<Snapshot, EmergencyError> {
         let (_, accepted) = self.read().await?;
-        if !self.write_pending().await? {
+        if !self.write_pending(|_| true).await? {
             accepted?;
         }
         Ok(self.snapshot())
-    }
-
-    /// Writes the stop that the store has not taken yet; whether there was one.
-    pub(crate) async fn write_pending(&self) -> Result<bool, EmergencyError> {
-        let Some((ticket, decision)) = self.view.pending() else { return Ok(false) };
-        match self.raise(&decision).await {
-            Ok(Raised::Stored) => {
-                self.view.settle(ticket);
-                Ok(true)
-            }
-            Ok(Raised::CoveredByDamage(damage)) => {
-                self.view.settle(ticket);
-                Err(damage)
-            }
-            Err(cause) => Err(EmergencyError::NotDurable { state: decision.state, cause: Box::new(cause) }),
-        }
     }
 
     /// How many refreshes failed.
@@ -176,7 +205,7 @@ impl EmergencyController {
         self.refreshes_failed.load(Ordering::Relaxed)
     }
 
-    /// Raises the state to ALERT. As [`halt`](Self::halt) in every other respect.
+    /// Raises the firm's state to ALERT. As [`halt`](Self::halt) in every other respect.
     ///
     /// # Errors
     /// As [`halt`](Self::halt).
@@ -184,11 +213,11 @@ impl EmergencyController {
     /// # Cancel safety
     /// As [`halt`](Self::halt).
     pub async fn alert(&self, by: &str, reason: &str) -> Result<Snapshot, EmergencyError> {
-        self.escalate(self.decision(EmergencyState::Alert, by, reason)).await
+        self.stop(Stop::alert(by, reason)).await
     }
 
-    /// Raises the state to HALT: in this process before this call first waits, then in the store for everybody. Does nothing to a
-    /// record that is at HALT or beyond. Long reasons are cut at 1,024 bytes.
+    /// Raises the firm's state to HALT: in this process before this call first waits, then in the store for everybody. Does nothing
+    /// to a record that is at HALT or beyond. Long reasons are cut at 1,024 bytes.
     ///
     /// # Errors
     /// `NotDurable` if the store did not take it. It holds in this process all the same and is written by the next refresh that
@@ -197,10 +226,10 @@ impl EmergencyController {
     /// # Cancel safety
     /// Dropping the future after its first poll leaves the halt in force in this process.
     pub async fn halt(&self, by: &str, reason: &str) -> Result<Snapshot, EmergencyError> {
-        self.escalate(self.decision(EmergencyState::Halt, by, reason)).await
+        self.stop(Stop::halt(by, reason)).await
     }
 
-    /// Raises the state to SHUTDOWN. As [`halt`](Self::halt) in every other respect; it also replaces an unreadable record.
+    /// Raises the firm's state to SHUTDOWN. As [`halt`](Self::halt) in every other respect; it also replaces an unreadable record.
     ///
     /// # Errors
     /// As [`halt`](Self::halt).
@@ -208,7 +237,53 @@ impl EmergencyController {
     /// # Cancel safety
     /// As [`halt`](Self::halt).
     pub async fn shutdown(&self, by: &str, reason: &str) -> Result<Snapshot, EmergencyError> {
-        self.escalate(self.decision(EmergencyState::Shutdown, by, reason)).await
+        self.stop(Stop::shutdown(by, reason)).await
+    }
+
+    /// Raises one scope to ALERT. As [`halt_in`](Self::halt_in).
+    ///
+    /// # Errors
+    /// As [`halt_in`](Self::halt_in).
+    ///
+    /// # Cancel safety
+    /// As [`halt`](Self::halt).
+    pub async fn alert_in(&self, scope: &Scope, by: &str, reason: &str) -> Result<Snapshot, EmergencyError> {
+        self.stop(Stop::alert(by, reason).in_scope(scope.clone())).await
+    }
+
+    /// Raises one scope to HALT. As [`halt`](Self::halt), except that reasons of narrower scopes than the firm are cut at 256 bytes
+    /// and that an unreadable record does not take them: they hold in this process until it can be read again.
+    ///
+    /// # Errors
+    /// As [`halt`](Self::halt). `TooManyScopes` if 1,000 scopes are stopped or wait to be written: stop a wider scope. As the cause
+    /// of `NotDurable`, the stop holds in this process; by itself, it holds nowhere.
+    ///
+    /// # Cancel safety
+    /// As [`halt`](Self::halt).
+    pub async fn halt_in(&self, scope: &Scope, by: &str, reason: &str) -> Result<Snapshot, EmergencyError> {
+        self.stop(Stop::halt(by, reason).in_scope(scope.clone())).await
+    }
+
+    /// Raises one scope to SHUTDOWN. As [`halt_in`](Self::halt_in).
+    ///
+    /// # Errors
+    /// As [`halt_in`](Self::halt_in).
+    ///
+    /// # Cancel safety
+    /// As [`halt`](Self::halt).
+    pub async fn shutdown_in(&self, scope: &Scope, by: &str, reason: &str) -> Result<Snapshot, EmergencyError> {
+        self.stop(Stop::shutdown(by, reason).in_scope(scope.clone())).await
+    }
+
+    /// Stops what `stop` says; what all the others come to. Answers the scope's snapshot.
+    ///
+    /// # Errors
+    /// As [`halt_in`](Self::halt_in).
+    ///
+    /// # Cancel safety
+    /// As [`halt`](Self::halt).
+    pub async fn stop(&self, stop: Stop) -> Result<Snapshot, EmergencyError> {
+        self.escalate(stop).await
     }
 
     /// Compares a figure with its limit, in one unit of the caller's choice. `current >= limit` is a breach; with `auto_halt` it
@@ -231,7 +306,7 @@ impl EmergencyController {
         }
         if auto_halt {
             let reason = format!("{name} is at {current}, its limit is {limit}");
-            self.halt(self.id().as_str(), &reason).await?;
+            self.stop(Stop::halt(self.id().as_str(), &reason).automatic()).await?;
         }
         Ok(LimitVerdict::Breached { excess: current.saturating_sub(limit), halted: auto_halt })
     }
@@ -270,8 +345,14 @@ impl EmergencyController {
     pub async fn persist_state(&self) -> Result<Snapshot, EmergencyError> {
         match self.refresh().await {
             Err(e @ EmergencyError::WentBack { .. }) => {
-                let decision = self.decision(self.state(), self.id().as_str(), &e.to_string());
-                self.escalate(decision).await
+                let (by, reason) = (self.id().as_str(), e.to_string());
+                let firm = match self.state() {
+                    EmergencyState::Shutdown => Stop::shutdown(by, &reason),
+                    _ => Stop::halt(by, &reason),
+                };
+                self.stop(firm.automatic()).await?;
+                // The narrower stops that the store lost as well.
+                self.refresh().await
             }
             other => other,
         }
@@ -289,6 +370,31 @@ impl EmergencyController {
         self.refresh().await
     }
 
+    /// Tells every transition of this process to the others over `bus`, on the topic [`TRANSITION_TOPIC`](crate::TRANSITION_TOPIC),
+    /// and refreshes at once when another one tells something or the bus lost something. The poll goes on behind it: without the bus
+    /// a stop takes up to a poll interval to arrive, without the store the lease ends.
+    ///
+    /// On a bus whose live events stay in their process the bot gets a durable group of its own, which stays until
+    /// [`ListenGuard::stop`]; so two processes of one bot id hear each transition once between them.
+    ///
+    /// # Errors
+    /// `Bus` if it refuses the subscription.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    ///
+    /// # Cancel safety
+    /// Dropping the future may leave a subscription that wakes nobody.
+    pub async fn listen(self: &Arc<Self>, bus: Arc<dyn EventBus>) -> Result<ListenGuard, EmergencyError> {
+        ListenGuard::start(self, bus).await
+    }
+
+    /// What became of pushes.
+    #[must_use]
+    pub fn push_counts(&self) -> PushCounts {
+        self.push.counts()
+    }
+
     /// Refreshes every poll interval until the guard, or the last handle to the controller, is dropped. When the store fails,
     /// the lease runs out and the stance closes to exits.
     ///
@@ -297,20 +403,6 @@ impl EmergencyController {
     pub fn spawn_poller(self: &Arc<Self>) -> PollerGuard {
         PollerGuard::spawn(self)
     }
-
-    fn decision(&self, state: EmergencyState, by: &str, reason: &str) -> Decision {
-        let or = |text: &str, instead: &str| if text.trim().is_empty() { instead.to_owned() } else { clip(text) };
-        Decision { state, by: or(by, "unknown"), reason: or(reason, "no reason given"), at: self.clock.wall() }
-    }
-}
-
-/// The text, cut to what a record keeps.
-pub(crate) fn clip(text: &str) -> String {
-    let mut end = text.len().min(REASON_BYTES_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].to_owned()
 }
 
 impl fmt::Debug for EmergencyController {

@@ -1,7 +1,8 @@
 //! Why the switch refused, by what to do.
 
+use infra_event_bus::BusError;
 use infra_state_store::StoreError;
-use infra_types::{ErrorKind, Timestamp};
+use infra_types::{ErrorKind, Scope, Timestamp, UserId};
 
 use crate::state::EmergencyState;
 
@@ -16,8 +17,10 @@ pub enum EmergencyError {
         rule: String,
     },
     /// Trading is stopped.
-    #[error("trading is at {state} since {at} by {by}: {reason}")]
+    #[error("trading is at {state} in {scope} since {at} by {by}: {reason}")]
     Stopped {
+        /// Of what.
+        scope: Scope,
         /// How far.
         state: EmergencyState,
         /// Who stopped it.
@@ -46,11 +49,13 @@ pub enum EmergencyError {
         /// The version the store answers with; 0 if the record is gone.
         found: u64,
     },
-    /// The record moved since the person looked at it.
+    /// The scope was stopped, or re-armed, since the person looked at it.
     #[error(
-        "the emergency state is {state} at version {found}, not at version {expected}: look again before you re-arm"
+        "the emergency state of {scope} is {state} at version {found}, not at version {expected}: look again before you re-arm"
     )]
     Moved {
+        /// Of what.
+        scope: Scope,
         /// The version the person named.
         expected: u64,
         /// The version now.
@@ -69,6 +74,46 @@ pub enum EmergencyError {
         /// Why it was not written.
         cause: Box<EmergencyError>,
     },
+    /// As many scopes are stopped as the record has room for.
+    #[error("{max} scopes besides the firm are stopped already: stop a wider scope")]
+    TooManyScopes {
+        /// How many may be.
+        max: usize,
+    },
+    /// There is a list of persons who may re-arm, and this one is not on it for this scope.
+    #[error("{user} may not re-arm {scope}: ask a person who is entitled to")]
+    NotEntitled {
+        /// Who.
+        user: UserId,
+        /// What.
+        scope: Scope,
+    },
+    /// A program halted it, and the time to look has not passed yet.
+    #[error("{scope} was halted by a program and may be re-armed from {until} on")]
+    CoolingDown {
+        /// What.
+        scope: Scope,
+        /// Until when, by the wall clock.
+        until: Timestamp,
+    },
+    /// It takes two persons.
+    #[error("re-arming takes two persons: request it, and have another person confirm it")]
+    SecondPersonNeeded,
+    /// The one who asked wants to confirm.
+    #[error("{user} asked for this re-arm: another person has to confirm it")]
+    SamePerson {
+        /// Who.
+        user: UserId,
+    },
+    /// There is no such request (any more): it expired, or a stop that came after it made it void.
+    #[error("there is no such request to re-arm {scope} (any more): look again and request it anew")]
+    NoRequest {
+        /// What.
+        scope: Scope,
+    },
+    /// The bus refused.
+    #[error("the bus does not carry the transitions: {0}")]
+    Bus(#[from] BusError),
     /// The store refused or failed.
     #[error("the emergency state could not be read or written: {0}")]
     Store(#[from] StoreError),
@@ -80,9 +125,13 @@ impl EmergencyError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Invalid { .. } => ErrorKind::Invalid,
-            Self::Stopped { .. } | Self::Unconfirmed => ErrorKind::Unavailable,
+            Self::Stopped { .. } | Self::Unconfirmed | Self::CoolingDown { .. } => ErrorKind::Unavailable,
             Self::Damaged { .. } | Self::WentBack { .. } => ErrorKind::Corrupt,
-            Self::Moved { .. } | Self::Contended => ErrorKind::Conflict,
+            Self::Moved { .. } | Self::Contended | Self::NoRequest { .. } => ErrorKind::Conflict,
+            Self::TooManyScopes { .. } => ErrorKind::LimitExceeded,
+            Self::NotEntitled { .. } | Self::SamePerson { .. } => ErrorKind::Permanent,
+            Self::SecondPersonNeeded => ErrorKind::Invalid,
+            Self::Bus(e) => e.kind(),
             Self::NotDurable { cause, .. } => cause.kind(),
             Self::Store(e) => e.kind(),
         }

@@ -3,32 +3,19 @@
 //! The state enforced is the strongest of: the newest record that was read, every stop that this process decided and has not
 //! yet seen in the store, and HALT while the record is unreadable, lost, or was never read.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU8, AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use infra_types::{BotId, Clock, Monotonic, Scope, Timestamp};
 use parking_lot::Mutex;
 
 use crate::{
-    durable::{Found, Record},
+    durable::{Found, Held, Record, SCOPES_MAX},
     error::EmergencyError,
     notify::Notifier,
-    state::{EmergencyState, Snapshot, Stance, Transition},
+    scopes::{InForce, OrderScopes, States},
+    state::{EmergencyState, Snapshot, Stance, Transition, TransitionKind},
+    stop::Decision,
 };
-
-/// A stop as it was decided.
-#[derive(Debug, Clone)]
-pub(crate) struct Decision {
-    pub(crate) state: EmergencyState,
-    pub(crate) by: String,
-    pub(crate) reason: String,
-    pub(crate) at: Timestamp,
-}
 
 /// When an operation on the store began, so that its answer can be ordered among others.
 #[derive(Debug, Clone, Copy)]
@@ -51,21 +38,40 @@ struct Inner {
     known: Option<Record>,
     /// Stops whose call still runs.
     calls: Vec<(u64, Decision)>,
-    /// The strongest stop whose call ended without the store having taken it, with the newest ticket it was left at.
-    pending: Option<(u64, Decision)>,
+    /// Of each scope the strongest stop whose call ended without the store having taken it, with the newest ticket it was left at.
+    pending: BTreeMap<Scope, (u64, Decision)>,
     fault: Option<Fault>,
     /// Numbers what begins.
     ticket: u64,
     /// What the subscribers believe.
-    told: EmergencyState,
+    told: States,
+    /// What was published to those who ask.
+    published: States,
 }
 
 impl Inner {
     /// The store was at `state` after the stop had been left: whoever re-arms from there has seen something as strong.
-    fn settle_covered(&mut self, began: &Began, state: EmergencyState) {
-        if self.pending.as_ref().is_some_and(|(left, d)| *left < began.ticket && d.state <= state) {
-            self.pending = None;
+    fn settle_covered(&mut self, began: &Began, covers: impl Fn(&Decision) -> bool) {
+        self.pending.retain(|_, (left, decision)| *left >= began.ticket || !covers(decision));
+    }
+
+    fn held(&self) -> impl Iterator<Item = &Decision> {
+        self.calls.iter().map(|(_, d)| d).chain(self.pending.values().map(|(_, d)| d))
+    }
+
+    /// What is in force, `unread` being what the firm is at while nothing was read.
+    fn states(&self, unread: EmergencyState) -> States {
+        let firm = self.known.as_ref().map_or(unread, |r| r.firm.state);
+        let firm = if self.fault.is_some() { firm.max(EmergencyState::Halt) } else { firm };
+        let known = self.known.iter().flat_map(|r| r.scopes.iter().map(|(scope, held)| (scope, held.state)));
+        let mut states = States::from([(Scope::Firm, firm)]);
+        for (scope, state) in known.chain(self.held().map(|d| (&d.scope, d.state))) {
+            if state > EmergencyState::Normal {
+                let strongest = states.entry(scope.clone()).or_default();
+                *strongest = state.max(*strongest);
+            }
         }
+        states
     }
 }
 
@@ -74,10 +80,7 @@ pub(crate) struct View {
     lease: Duration,
     clock: Arc<dyn Clock>,
     born: Timestamp,
-    /// The enforced state, for one atomic load.
-    status: AtomicU8,
-    /// Nanoseconds of the clock's `now`.
-    valid_until: AtomicU64,
+    in_force: InForce,
     inner: Mutex<Inner>,
     pub(crate) notifier: Notifier,
 }
@@ -89,15 +92,15 @@ impl View {
             lease,
             born: clock.wall(),
             clock,
-            status: AtomicU8::new(EmergencyState::Halt as u8),
-            valid_until: AtomicU64::new(0),
+            in_force: InForce::unread(),
             inner: Mutex::new(Inner {
                 known: None,
                 calls: Vec::new(),
-                pending: None,
+                pending: BTreeMap::new(),
                 fault: None,
                 ticket: 0,
-                told: EmergencyState::Normal,
+                told: States::from([(Scope::Firm, EmergencyState::Normal)]),
+                published: States::from([(Scope::Firm, EmergencyState::Halt)]),
             }),
             notifier: Notifier::default(),
         }
@@ -108,34 +111,53 @@ impl View {
     }
 
     pub(crate) fn state(&self) -> EmergencyState {
-        match self.status.load(Ordering::Acquire) {
-            0 => EmergencyState::Normal,
-            1 => EmergencyState::Alert,
-            2 => EmergencyState::Halt,
-            _ => EmergencyState::Shutdown,
-        }
+        self.in_force.firm()
     }
 
     pub(crate) fn valid_until(&self) -> Monotonic {
-        Monotonic::from_origin(Duration::from_nanos(self.valid_until.load(Ordering::Acquire)))
+        Monotonic::from_origin(Duration::from_nanos(self.in_force.valid_until()))
     }
 
-    pub(crate) fn stance(&self) -> Stance {
-        // The lease first: whoever sees a longer lease also sees the state that came with it. The clock last: a process that was
-        // suspended in between notices.
-        let valid_until = self.valid_until();
-        let stance = self.state().stance();
-        let is_confirmed = self.clock.now() < valid_until;
-        if stance == Stance::Open && !is_confirmed { Stance::ReduceOnly } else { stance }
+    /// The state that covers an order, and what may pass.
+    pub(crate) fn stance(&self, order: &OrderScopes<'_>) -> (EmergencyState, Stance) {
+        let (valid_until, state) = self.in_force.covering(order);
+        // The clock last: a process that was suspended in between notices.
+        let is_confirmed = self.clock.now() < Monotonic::from_origin(Duration::from_nanos(valid_until));
+        let stance = state.stance();
+        (state, if stance == Stance::Open && !is_confirmed { Stance::ReduceOnly } else { stance })
     }
 
-    /// What somebody decided: as the snapshot, but not having read yet is no decision.
-    pub(crate) fn decided(&self) -> Snapshot {
-        self.enforced(&self.inner.lock(), EmergencyState::Normal)
+    /// What somebody decided that covers an order, the strongest of it and of those the widest: as the snapshots, but not having
+    /// read yet is no decision.
+    pub(crate) fn decided(&self, order: &OrderScopes<'_>) -> Snapshot {
+        let inner = self.inner.lock();
+        let states = inner.states(EmergencyState::Normal);
+        let covering = states.iter().filter(|(scope, _)| order.lie_in(scope));
+        // Of equals the last: the map begins with the widest.
+        let scope = covering.rev().max_by_key(|(_, state)| **state).map_or(Scope::Firm, |(scope, _)| scope.clone());
+        self.enforced(&inner, &scope, EmergencyState::Normal)
     }
 
-    pub(crate) fn snapshot(&self) -> Snapshot {
-        self.enforced(&self.inner.lock(), EmergencyState::Halt)
+    pub(crate) fn snapshot(&self, scope: &Scope) -> Snapshot {
+        self.enforced(&self.inner.lock(), scope, EmergencyState::Halt)
+    }
+
+    /// The firm, and every narrower scope that is stopped.
+    pub(crate) fn snapshots(&self) -> Vec<Snapshot> {
+        let inner = self.inner.lock();
+        inner.published.keys().map(|scope| self.enforced(&inner, scope, EmergencyState::Halt)).collect()
+    }
+
+    /// Enforces the narrower stops that are known until the store holds them again.
+    pub(crate) fn keep_known(&self) {
+        self.change(|inner| {
+            let Inner { known: Some(known), pending, ticket, .. } = inner else { return };
+            for (scope, held) in &known.scopes {
+                if pending.get(scope).is_none_or(|(_, d)| d.state < held.state) {
+                    pending.insert(scope.clone(), (*ticket, Decision::of(scope, held)));
+                }
+            }
+        });
     }
 
     pub(crate) fn begin(&self) -> Began {
@@ -152,7 +174,8 @@ impl View {
                 let error = EmergencyError::Damaged { what: what.clone() };
                 self.fail(inner, &error, *version);
                 if replace.is_some() {
-                    inner.settle_covered(began, EmergencyState::Halt);
+                    // Whoever puts a record in its place has seen a firm at HALT, and knows nothing of any narrower stop.
+                    inner.settle_covered(began, |d| d.scope == Scope::Firm && d.state <= EmergencyState::Halt);
                 }
                 Err(error)
             }
@@ -169,38 +192,52 @@ impl View {
                 if inner.fault.as_ref().is_some_and(|fault| fault.ticket < began.ticket) {
                     inner.fault = None;
                 }
-                inner.settle_covered(began, record.state);
+                // A re-arm that waits for its second person was asked for without having seen the stop: the stop has to be
+                // written, which makes the request void.
+                inner.settle_covered(began, |d| {
+                    record.held(&d.scope).is_some_and(|held| d.state <= held.state && held.request.is_none())
+                });
                 Ok(())
             }
         });
         if outcome.is_ok() {
-            // After the state: see `stance`.
+            // After the state: see `gauge`.
             let until = (began.at + self.lease).since_origin().as_nanos();
-            self.valid_until.fetch_max(u64::try_from(until).unwrap_or(u64::MAX), Ordering::AcqRel);
+            self.in_force.confirm(u64::try_from(until).unwrap_or(u64::MAX));
         }
         outcome
     }
 
     /// Enforces a stop from now on: until its call reports it done, else until a later answer of the store covers it.
-    pub(crate) fn hold(&self, decision: Decision) -> Call<'_> {
+    ///
+    /// # Errors
+    /// `TooManyScopes` if so many scopes wait for the store that there is no room for another; nothing is enforced then.
+    pub(crate) fn hold(&self, decision: Decision) -> Result<Call<'_>, EmergencyError> {
         let ticket = self.change(|inner| {
-            inner.ticket += 1;
-            inner.calls.push((inner.ticket, decision));
-            inner.ticket
+            let has_room = decision.scope == Scope::Firm
+                || inner.pending.contains_key(&decision.scope)
+                || inner.pending.len() + inner.calls.len() < SCOPES_MAX;
+            has_room.then(|| {
+                inner.ticket += 1;
+                inner.calls.push((inner.ticket, decision));
+                inner.ticket
+            })
         });
-        Call { view: self, ticket }
+        let ticket = ticket.ok_or(EmergencyError::TooManyScopes { max: SCOPES_MAX })?;
+        Ok(Call { view: self, ticket })
     }
 
-    /// The stop that the store has still to take.
-    pub(crate) fn pending(&self) -> Option<(u64, Decision)> {
-        self.inner.lock().pending.clone()
+    /// The stops that the store has still to take, the firm's first, at most `limit` of those that `wanted` names.
+    pub(crate) fn pending(&self, limit: usize, wanted: impl Fn(&Scope) -> bool) -> Vec<(u64, Decision)> {
+        let inner = self.inner.lock();
+        inner.pending.values().filter(|(_, d)| wanted(&d.scope)).take(limit).cloned().collect()
     }
 
-    /// The store took the stop that was left at `ticket`.
-    pub(crate) fn settle(&self, ticket: u64) {
+    /// The store took the stop of `scope` that was left at `ticket`.
+    pub(crate) fn settle(&self, scope: &Scope, ticket: u64) {
         self.change(|inner| {
-            if inner.pending.as_ref().is_some_and(|(left, _)| *left == ticket) {
-                inner.pending = None;
+            if inner.pending.get(scope).is_some_and(|(left, _)| *left == ticket) {
+                inner.pending.remove(scope);
             }
         });
     }
@@ -215,20 +252,16 @@ impl View {
         let result = {
             let mut inner = self.inner.lock();
             let result = change(&mut inner);
-            self.status.store(self.enforced(&inner, EmergencyState::Halt).state as u8, Ordering::Release);
+            let states = inner.states(EmergencyState::Halt);
+            if states != inner.published {
+                self.in_force.publish(&states);
+                inner.published = states;
+            }
             // Not having read yet is no news: a bot that starts into NORMAL hears nothing.
-            let news = self.enforced(&inner, EmergencyState::Normal);
-            if news.state != inner.told {
-                self.notifier.queue(Transition {
-                    from: inner.told,
-                    to: news.state,
-                    reason: news.reason,
-                    by: news.by,
-                    at: news.at,
-                    version: news.version,
-                    scope: Scope::Firm,
-                });
-                inner.told = news.state;
+            let news = inner.states(EmergencyState::Normal);
+            if news != inner.told {
+                self.tell(&inner, &news);
+                inner.told = news;
             }
             result
         };
@@ -236,10 +269,27 @@ impl View {
         result
     }
 
-    fn enforced(&self, inner: &Inner, unread: EmergencyState) -> Snapshot {
-        let (version, transitions) = inner.known.as_ref().map_or((0, 0), |r| (r.version.0, r.transitions));
-        let known_state = inner.known.as_ref().map_or(unread, |r| r.state);
+    /// Queues what changed against what was told.
+    fn tell(&self, inner: &Inner, news: &States) {
+        let all: std::collections::BTreeSet<&Scope> = news.keys().chain(inner.told.keys()).collect();
+        for scope in all {
+            let state_in = |states: &States| states.get(scope).copied().unwrap_or_default();
+            let (from, to) = (state_in(&inner.told), state_in(news));
+            if from == to {
+                continue;
+            }
+            let Snapshot { reason, by, at, version, .. } = self.enforced(inner, scope, EmergencyState::Normal);
+            let kind = if to > from { TransitionKind::Raised } else { TransitionKind::Rearmed };
+            let scope = scope.clone();
+            self.notifier.queue(Transition { kind, from, to, reason, by, confirmed_by: None, at, version, scope });
+        }
+    }
+
+    fn enforced(&self, inner: &Inner, scope: &Scope, unread: EmergencyState) -> Snapshot {
+        let transitions = inner.known.as_ref().map_or(0, |r| r.transitions);
+        let is_firm = *scope == Scope::Firm;
         let ours = |state, what: &str, at, version| Snapshot {
+            scope: scope.clone(),
             state,
             version,
             reason: what.to_owned(),
@@ -247,26 +297,41 @@ impl View {
             at,
             transitions,
             is_durable: false,
+            is_automatic: true,
+            rearm_from: None,
+            request: None,
+        };
+        let stored = |held: &Held, is_durable| Snapshot {
+            scope: scope.clone(),
+            state: held.state,
+            version: held.version.0,
+            reason: held.reason.clone(),
+            by: held.by.clone(),
+            at: held.at,
+            transitions,
+            is_durable,
+            is_automatic: held.automatic,
+            rearm_from: held.rearm_from,
+            request: held.request.clone(),
         };
         let mut snapshot = match (&inner.fault, &inner.known) {
-            (Some(f), _) => ours(known_state.max(EmergencyState::Halt), &f.what, f.at, f.version),
-            (None, None) => ours(unread, "the emergency state was not read yet", self.born, 0),
-            (None, Some(r)) => Snapshot {
-                state: r.state,
-                version,
-                reason: r.reason.clone(),
-                by: r.by.clone(),
-                at: r.at,
-                transitions,
-                is_durable: true,
-            },
+            (Some(f), known) if is_firm => {
+                let state = known.as_ref().map_or(unread, |r| r.firm.state).max(EmergencyState::Halt);
+                ours(state, &f.what, f.at, f.version)
+            }
+            (None, None) if is_firm => ours(unread, "the emergency state was not read yet", self.born, 0),
+            (fault, Some(r)) => {
+                let untouched = Held::untouched();
+                stored(r.held(scope).unwrap_or(&untouched), fault.is_none())
+            }
+            (_, None) => stored(&Held::untouched(), false),
         };
-        let held = inner.calls.iter().map(|(_, d)| d).chain(inner.pending.as_ref().map(|(_, d)| d));
+        let held = inner.held().filter(|d| d.scope == *scope);
         if let Some(d) = held.max_by_key(|d| d.state)
             && (d.state > snapshot.state || (d.state == snapshot.state && !snapshot.is_durable))
         {
-            let Decision { state, by, reason, at } = d.clone();
-            snapshot = Snapshot { state, by, reason, at, is_durable: false, ..snapshot };
+            let Decision { state, by, reason, at, automatic, .. } = d.clone();
+            snapshot = Snapshot { state, by, reason, at, is_automatic: automatic, is_durable: false, ..snapshot };
         }
         snapshot
     }
@@ -290,11 +355,11 @@ impl Drop for Call<'_> {
         self.view.change(|inner| {
             let Some(at) = inner.calls.iter().position(|(ticket, _)| *ticket == self.ticket) else { return };
             let (_, mine) = inner.calls.swap_remove(at);
-            let strongest = match inner.pending.take() {
+            let strongest = match inner.pending.remove(&mine.scope) {
                 Some((_, theirs)) if theirs.state >= mine.state => theirs,
                 _ => mine,
             };
-            inner.pending = Some((inner.ticket, strongest));
+            inner.pending.insert(strongest.scope.clone(), (inner.ticket, strongest));
         });
     }
 }
@@ -305,6 +370,7 @@ mod tests {
     use infra_types::ManualClock;
 
     use super::*;
+    use crate::stop::Stop;
 
     use EmergencyState::{Halt, Normal};
 
@@ -313,11 +379,12 @@ mod tests {
     }
 
     fn record(version: u64, state: EmergencyState) -> Found {
-        Found::Record(Record { version: Version(version), state, ..Record::absent() }, When::Exists)
+        let firm = Held { state, version: Version(version), ..Held::untouched() };
+        Found::Record(Record { version: Version(version), firm, ..Record::absent() }, When::Exists)
     }
 
     fn halt(view: &View) -> Call<'_> {
-        view.hold(Decision { state: Halt, by: "bob".into(), reason: "now".into(), at: Timestamp::EPOCH })
+        view.hold(Stop::halt("bob", "now").decided(Timestamp::EPOCH)).unwrap()
     }
 
     #[test]
@@ -326,7 +393,7 @@ mod tests {
         let (slow, fast) = (view.begin(), view.begin());
         view.accept(&fast, &record(2, Halt)).unwrap();
         view.accept(&slow, &record(1, Normal)).unwrap();
-        assert_eq!((view.state(), view.snapshot().version), (Halt, 2));
+        assert_eq!((view.state(), view.snapshot(&Scope::Firm).version), (Halt, 2));
         // Asked after version 2 was known, the same answer is a store that went back.
         let late = view.begin();
         assert!(matches!(view.accept(&late, &record(1, Normal)), Err(EmergencyError::WentBack { known: 2, found: 1 })));
@@ -365,6 +432,6 @@ mod tests {
         view.accept(&view.begin(), &record(2, Normal)).unwrap();
         assert_eq!(view.state(), Halt);
         call.done();
-        assert_eq!((view.state(), view.pending().is_none()), (Normal, true));
+        assert_eq!((view.state(), view.pending(9, |_| true).is_empty()), (Normal, true));
     }
 }

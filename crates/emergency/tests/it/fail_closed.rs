@@ -111,7 +111,7 @@ async fn a_halt_that_was_not_written_says_so_stays_and_is_written_later() {
 
     // A re-arm of what the person saw (nothing) meets the stop, which is newer.
     let moved = a.rearm(&anna(), "all is well", 0).await.unwrap_err();
-    assert!(matches!(moved, EmergencyError::Moved { expected: 0, found: 1, state: Halt }), "{moved}");
+    assert!(matches!(moved, EmergencyError::Moved { expected: 0, found: 1, state: Halt, .. }), "{moved}");
     assert_eq!(b.refresh().await.unwrap().state, Halt);
     a.rearm(&anna(), "all is well", 1).await.unwrap();
     assert_eq!(b.refresh().await.unwrap().state, Normal);
@@ -208,7 +208,7 @@ async fn a_record_of_a_newer_program_is_a_halt_that_nobody_here_overwrites() {
     let clock = ManualClock::default();
     let store = FaultyStore::new(&clock);
     let a = process("a", &store, &clock).await;
-    store.apply(Batch::new(namespace()).set(record_key(), "{\"schema\":2,\"scopes\":{}}")).await.unwrap();
+    store.apply(Batch::new(namespace()).set(record_key(), "{\"schema\":3,\"scopes\":{}}")).await.unwrap();
     let e = a.refresh().await.unwrap_err();
     assert!(e.to_string().contains("upgrade"), "{e}");
     assert_eq!(a.rearm(&anna(), "why not", a.snapshot().version).await.unwrap_err().kind(), ErrorKind::Corrupt);

@@ -44,7 +44,7 @@ async fn two_operators_cannot_undo_each_other() {
     a.rearm(&anna(), "fine", first.version).await.unwrap();
     a.halt("bob", "another loss").await.unwrap();
     let late = b.rearm(&UserId::new("berta").unwrap(), "fine", first.version).await.unwrap_err();
-    assert!(matches!(late, EmergencyError::Moved { expected: 1, found: 3, state: Halt }), "{late}");
+    assert!(matches!(late, EmergencyError::Moved { expected: 1, found: 3, state: Halt, .. }), "{late}");
     assert_eq!((store.state(), b.state()), (Halt, Halt));
 }
 

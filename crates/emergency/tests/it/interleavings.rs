@@ -10,21 +10,31 @@ use std::{
     time::Duration,
 };
 
-use infra_emergency::{EmergencyController, EmergencyError, EmergencyState, Snapshot, Stance};
-use infra_types::{Clock, ErrorKind, ManualClock, Monotonic, UserId};
+use infra_emergency::{
+    EmergencyController, EmergencyError, EmergencyState, OrderScopes, Snapshot, Stance, TransitionKind::RearmRequested,
+};
+use infra_types::{Clock, ErrorKind, ManualClock, Monotonic, Scope, UserId};
 use proptest::prelude::*;
 
-use crate::store::{Fault, FaultyStore, Written, builder, outbox};
+use crate::store::{Fault, FaultyStore, builder, outbox, scope};
 
 use EmergencyState::{Alert, Halt, Normal, Shutdown};
 
 const LEASE: Duration = Duration::from_secs(2);
 
+/// The first is the firm.
+const SCOPES: [&str; 3] = ["firm", "venue:v", "strategy:s"];
+
 #[derive(Debug, Clone, Copy)]
 enum Act {
-    Raise(EmergencyState),
-    /// Of the version that its person saw: now, or so many ago.
-    Rearm(u64),
+    /// Of the scope with this number.
+    Raise(usize, EmergencyState),
+    /// Of the version that its person saw: now, or one transition of the scope ago.
+    Rearm(usize, bool),
+    /// The same, to be confirmed by a second person.
+    Request(usize, bool),
+    /// Whatever request the process knows of.
+    Confirm(usize),
     Refresh,
 }
 
@@ -46,15 +56,17 @@ struct Running {
     process: usize,
     act: Act,
     author: String,
+    scope: Scope,
     expected: u64,
     future: Pin<Box<dyn Future<Output = Outcome>>>,
-    /// The strongest durable state since it started.
+    /// The strongest durable state of its scope since it started.
     strongest: EmergencyState,
 }
 
 /// A stop that a process must enforce until it was seen to be durable once.
 struct Owed {
     process: usize,
+    scope: Scope,
     state: EmergencyState,
 }
 
@@ -67,8 +79,9 @@ struct World {
     /// Which version each re-arm named.
     rearms: HashMap<String, u64>,
     authors: usize,
-    last_normal: Monotonic,
-    /// The newest version each process has shown.
+    /// When each scope was durably at NORMAL for the last time.
+    last_normal: Vec<Monotonic>,
+    /// The newest version of the firm that each process has shown.
     shown: [u64; 2],
     checked: usize,
 }
@@ -79,7 +92,7 @@ impl World {
         let store = FaultyStore::new(&clock);
         store.give_way(true);
         let mut world = Self {
-            last_normal: clock.now(),
+            last_normal: vec![clock.now(); SCOPES.len()],
             clock,
             store,
             processes: Vec::new(),
@@ -124,28 +137,53 @@ impl World {
         self.authors += 1;
         let author = format!("p{}", self.authors);
         let (c, name) = (Arc::clone(&self.processes[process]), author.clone());
+        let of = |n: usize| scope(SCOPES[n]);
         let mut expected = 0;
+        let mut about = Scope::Firm;
         let future: Pin<Box<dyn Future<Output = Outcome>>> = match act {
             Act::Refresh => Box::pin(async move { c.refresh().await }),
-            Act::Raise(state) => {
-                self.owed.push(Owed { process, state });
+            Act::Raise(n, state) => {
+                about = of(n);
+                self.owed.push(Owed { process, scope: of(n), state });
                 Box::pin(async move {
                     match state {
-                        Shutdown => c.shutdown(&name, "test").await,
-                        Halt => c.halt(&name, "test").await,
-                        _ => c.alert(&name, "test").await,
+                        Shutdown => c.shutdown_in(&of(n), &name, "test").await,
+                        Halt => c.halt_in(&of(n), &name, "test").await,
+                        _ => c.alert_in(&of(n), &name, "test").await,
                     }
                 })
             }
-            Act::Rearm(ago) => {
-                expected = c.snapshot().version.saturating_sub(ago);
+            Act::Rearm(n, late) | Act::Request(n, late) => {
+                about = of(n);
+                expected = self.seen(&c, &about, late);
                 self.rearms.insert(author.clone(), expected);
-                Box::pin(async move { c.rearm(&UserId::new(name).unwrap(), "test", expected).await })
+                let is_request = matches!(act, Act::Request(..));
+                Box::pin(async move {
+                    let (scope, user) = (of(n), UserId::new(name).unwrap());
+                    if is_request {
+                        c.request_rearm(&scope, &user, "test", expected).await?;
+                        return Ok(c.snapshot_of(&scope));
+                    }
+                    c.rearm_in(&scope, &user, "test", expected).await
+                })
+            }
+            Act::Confirm(n) => {
+                about = of(n);
+                let request = c.snapshot_of(&of(n)).request.map_or_else(infra_types::EventId::generate, |r| r.id);
+                Box::pin(async move { c.confirm_rearm(&of(n), &UserId::new(name).unwrap(), &request).await })
             }
         };
-        let strongest = self.store.state();
-        self.running.push(Running { process, act, author, expected, future, strongest });
+        let strongest = self.store.state_in(&about);
+        self.running.push(Running { process, act, author, scope: about, expected, future, strongest });
         self.go(self.running.len() - 1);
+    }
+
+    /// What a person looks at: now, or a transition of the scope ago.
+    fn seen(&self, c: &EmergencyController, scope: &Scope, late: bool) -> u64 {
+        let now = c.snapshot_of(scope).version;
+        let written = self.store.written();
+        let before = written.iter().rfind(|w| w.scope == *scope && w.version < now && w.kind != RearmRequested);
+        if late { before.map_or(0, |w| w.version) } else { now }
     }
 
     fn go(&mut self, n: usize) {
@@ -160,9 +198,9 @@ impl World {
     fn judge(&self, ended: &Running, outcome: Outcome) {
         let mine = self.store.written().iter().any(|w| w.by == ended.author);
         match (ended.act, outcome) {
-            (Act::Raise(state), Ok(_)) => assert!(ended.strongest >= state, "acknowledged, but never in the store"),
-            (Act::Raise(_), Err(e)) => assert!(matches!(e, EmergencyError::NotDurable { .. }), "{e}"),
-            (Act::Rearm(_), Ok(_)) if !mine => {
+            (Act::Raise(_, state), Ok(_)) => assert!(ended.strongest >= state, "acknowledged, but never in the store"),
+            (Act::Raise(..), Err(e)) => assert!(matches!(e, EmergencyError::NotDurable { .. }), "{e}"),
+            (Act::Rearm(..), Ok(_)) if !mine => {
                 let before = self.store.written().into_iter().find(|w| w.version == ended.expected);
                 assert_eq!(
                     before.map_or(Normal, |w| w.state),
@@ -170,8 +208,9 @@ impl World {
                     "nothing written, though there was something to do"
                 );
             }
+            (Act::Request(..), Ok(_)) => assert!(mine, "a request that is nowhere"),
             // A re-arm that is there may only be called unknown, or overtaken.
-            (Act::Rearm(_), Err(e)) if mine => {
+            (Act::Rearm(..), Err(e)) if mine => {
                 assert!(matches!(e.kind(), ErrorKind::Ambiguous | ErrorKind::Conflict), "{e}");
             }
             _ => {}
@@ -182,32 +221,55 @@ impl World {
         let written = self.store.written();
         let news = &written[self.checked..];
         for (i, w) in news.iter().enumerate().map(|(i, w)| (i + self.checked, w)) {
-            let normal = Written { state: Normal, version: 0, by: String::new() };
-            let before = if i == 0 { &normal } else { &written[i - 1] };
-            assert_eq!(w.version, before.version + 1, "{before:?} {w:?}");
-            if w.state < before.state {
-                assert_eq!(self.rearms.get(&w.by), Some(&before.version), "{before:?} {w:?}");
+            assert_eq!(w.version, i as u64 + 1, "{w:?}");
+            // What a person could have looked at: the request of another one is no state.
+            let before = written[..i].iter().rfind(|b| b.scope == w.scope && b.kind != RearmRequested);
+            let (state, version) = before.map_or((Normal, 0), |b| (b.state, b.version));
+            if w.state < state {
+                assert_eq!(self.rearms.get(&w.by), Some(&version), "{before:?} {w:?}");
             }
-            self.running.iter_mut().for_each(|r| r.strongest = r.strongest.max(w.state));
+            let theirs = self.running.iter_mut().filter(|r| r.scope == w.scope);
+            theirs.for_each(|r| r.strongest = r.strongest.max(w.state));
         }
         self.checked = written.len();
-        let durable = self.store.state();
-        let strongest_new = news.iter().map(|w| w.state).max().unwrap_or(durable).max(durable);
-        self.owed.retain(|o| o.state > strongest_new);
+        let durable = |scope: &Scope| self.store.state_in(scope);
+        let strongest_new = |scope: &Scope| {
+            news.iter().filter(|w| w.scope == *scope).map(|w| w.state).max().unwrap_or(Normal).max(durable(scope))
+        };
+        self.owed.retain(|o| o.state > strongest_new(&o.scope));
         for o in &self.owed {
             let c = &self.processes[o.process];
-            assert!(c.state() >= o.state, "a stop of this process was let go: {:?}", c.snapshot());
+            let snapshot = c.snapshot_of(&o.scope);
+            assert!(snapshot.state >= o.state, "a stop of this process was let go: {snapshot:?}");
         }
-        if durable == Normal || news.iter().any(|w| w.state == Normal) {
-            self.last_normal = self.clock.now();
+        let now = self.clock.now();
+        for (n, text) in SCOPES.iter().enumerate() {
+            let of = scope(text);
+            if durable(&of) == Normal || news.iter().any(|w| w.scope == of && w.state == Normal) {
+                self.last_normal[n] = now;
+            }
         }
+        let (venue, strategy) = ("v".parse().unwrap(), "s".parse().unwrap());
+        let both = OrderScopes { venue: Some(&venue), strategy: Some(&strategy), ..OrderScopes::default() };
+        let orders = [
+            OrderScopes::default(),
+            OrderScopes { venue: Some(&venue), ..OrderScopes::default() },
+            OrderScopes { strategy: Some(&strategy), ..OrderScopes::default() },
+            both,
+        ];
         for (c, shown) in self.processes.iter().zip(&mut self.shown) {
             let version = c.snapshot().version;
             assert!(version >= *shown, "an older answer replaced a newer one: {shown}, then {version}");
             *shown = version;
-            let open_since_stop = self.clock.now().since(self.last_normal);
-            assert!(c.stance() != Stance::Open || open_since_stop < LEASE, "open {open_since_stop:?} after a stop");
-            assert!(c.stance() != Stance::Open || c.can_trade());
+            for order in &orders {
+                let covers = SCOPES.iter().zip(&self.last_normal).filter(|(text, _)| order.lie_in(&scope(text)));
+                let longest = covers.map(|(_, at)| now.since(*at)).max().unwrap();
+                let stance = c.stance_of(order);
+                assert!(stance != Stance::Open || longest < LEASE, "open {longest:?} after a stop: {order:?}");
+                let whole = SCOPES.map(scope).into_iter().filter(|s| order.lie_in(s)).map(|s| c.snapshot_of(&s).state);
+                assert_eq!(c.state_of(order), whole.max().unwrap(), "{order:?}");
+                assert!(stance != Stance::Open || c.can_trade());
+            }
         }
     }
 
@@ -224,10 +286,12 @@ impl World {
                 self.check();
             }
         }
-        let (a, b) = (self.processes[0].snapshot(), self.processes[1].snapshot());
+        let (a, b) = (self.processes[0].snapshots(), self.processes[1].snapshots());
         assert_eq!(a, b);
-        assert!(a.is_durable);
-        assert_eq!(a.state, self.store.state());
+        assert!(a.iter().all(|s| s.is_durable && s.state == self.store.state_in(&s.scope)), "{a:?}");
+        for text in SCOPES {
+            assert_eq!(self.processes[0].snapshot_of(&scope(text)).state, self.store.state_in(&scope(text)));
+        }
         let rows = now(outbox(&self.store));
         assert_eq!(rows.len(), self.store.written().len(), "a row for each transition and none besides: {rows:?}");
         for (row, w) in rows.iter().zip(self.store.written()) {
@@ -246,12 +310,18 @@ fn now<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
+fn of() -> impl Strategy<Value = usize> {
+    0..SCOPES.len()
+}
+
 fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
-        1 => Just(Act::Raise(Alert)),
-        3 => Just(Act::Raise(Halt)),
-        1 => Just(Act::Raise(Shutdown)),
-        4 => (0_u64..2).prop_map(Act::Rearm),
+        1 => of().prop_map(|n| Act::Raise(n, Alert)),
+        3 => of().prop_map(|n| Act::Raise(n, Halt)),
+        1 => of().prop_map(|n| Act::Raise(n, Shutdown)),
+        4 => (of(), any::<bool>()).prop_map(|(n, late)| Act::Rearm(n, late)),
+        2 => (of(), any::<bool>()).prop_map(|(n, late)| Act::Request(n, late)),
+        2 => of().prop_map(Act::Confirm),
         3 => Just(Act::Refresh),
     ]
 }
@@ -280,7 +350,7 @@ proptest! {
 
     #[test]
     fn never_weaker_without_a_valid_rearm(
-        steps in prop::collection::vec(step(), 1..120),
+        steps in prop::collection::vec(step(), 1..160),
         faults in prop::collection::vec(fault(), 0..60),
     ) {
         let mut world = World::new(faults);
@@ -289,7 +359,7 @@ proptest! {
     }
 
     #[test]
-    fn nor_on_a_store_that_works(steps in prop::collection::vec(step(), 1..120)) {
+    fn nor_on_a_store_that_works(steps in prop::collection::vec(step(), 1..160)) {
         let mut world = World::new(Vec::new());
         steps.into_iter().for_each(|step| world.step(step));
         world.finish();

@@ -6,5 +6,7 @@ mod fail_closed;
 mod fleet;
 mod interleavings;
 mod poller;
+mod rearm_policy;
+mod scopes;
 mod store;
 mod transitions;

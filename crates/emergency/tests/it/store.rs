@@ -3,12 +3,14 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use async_trait::async_trait;
-use infra_emergency::{CompanionOps, EmergencyBuilder, EmergencyController, EmergencyState};
+use infra_emergency::{
+    CompanionOps, EmergencyBuilder, EmergencyController, EmergencyState, Transition, TransitionKind,
+};
 use infra_state_store::{
     Applied, Batch, ChangePosition, Changes, Entry, Key, ListPage, ListRange, MemoryStateStore, Op, OutboxPosition,
     OutboxRow, Page, Scan, StateStore, StoreError, StoreInfo,
 };
-use infra_types::{BotId, Clock, ErrorKind, EventId, Health, ManualClock, Namespace};
+use infra_types::{BotId, Clock, ErrorKind, EventId, Health, ManualClock, Namespace, Scope};
 use parking_lot::Mutex;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +29,8 @@ pub(crate) enum Fault {
 /// A record that was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Written {
+    pub scope: Scope,
+    pub kind: TransitionKind,
     pub state: EmergencyState,
     pub version: u64,
     pub by: String,
@@ -77,8 +81,13 @@ impl FaultyStore {
         self.plan.lock().written.clone()
     }
 
+    /// The firm's state.
     pub(crate) fn state(&self) -> EmergencyState {
-        self.plan.lock().written.last().map_or(EmergencyState::Normal, |w| w.state)
+        self.state_in(&Scope::Firm)
+    }
+
+    pub(crate) fn state_in(&self, scope: &Scope) -> EmergencyState {
+        self.plan.lock().written.iter().rfind(|w| w.scope == *scope).map_or(EmergencyState::Normal, |w| w.state)
     }
 
     async fn begin(&self) -> Fault {
@@ -104,17 +113,22 @@ impl FaultyStore {
         }
     }
 
-    /// What is no record (the tests write damage too) is not noted.
+    /// Remembers the transitions of a batch. What is no record (the tests write damage too) is not noted.
     fn note(&self, ops: &[Op]) {
         let Some(Op::Set { key, value, .. }) = ops.first() else { return };
+        if key.name() != "emergency/firm" {
+            return;
+        }
         let json = value.as_bytes().map_or(serde_json::Value::Null, |b| serde_json::from_slice(b).unwrap_or_default());
-        if let (Ok(state), Some(version), Some(by), "emergency/firm") = (
-            serde_json::from_value(json["state"].clone()),
-            json["version"].as_str().and_then(|v| v.parse().ok()),
-            json["by"].as_str(),
-            key.name(),
-        ) {
-            self.plan.lock().written.push(Written { state, version, by: by.to_owned() });
+        for op in ops {
+            let Op::Push { value, .. } = op else { continue };
+            let t: Transition = serde_json::from_slice(value).unwrap();
+            let name = t.scope.to_string();
+            let held = if t.scope == Scope::Firm { &json["firm"] } else { &json["scopes"][&name] };
+            let stored = serde_json::from_value(held["state"].clone()).unwrap_or(EmergencyState::Normal);
+            assert_eq!(stored, t.to, "the record holds what the history says: {json}");
+            let written = Written { scope: t.scope, kind: t.kind, state: t.to, version: t.version, by: t.by };
+            self.plan.lock().written.push(written);
         }
     }
 }
@@ -197,6 +211,10 @@ impl StateStore for FaultyStore {
     async fn close(&self) -> Result<(), StoreError> {
         self.inner.close().await
     }
+}
+
+pub(crate) fn scope(text: &str) -> Scope {
+    text.parse().unwrap()
 }
 
 pub(crate) fn namespace() -> Namespace {

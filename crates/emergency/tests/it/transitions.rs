@@ -72,7 +72,7 @@ async fn a_rearm_needs_a_reason_and_the_version_that_was_looked_at() {
     let no_reason = c.rearm(&anna(), " ", worse.version).await.unwrap_err();
     assert_eq!(no_reason.kind(), ErrorKind::Invalid);
     let moved = c.rearm(&anna(), "it is fine", seen.version).await.unwrap_err();
-    assert!(matches!(moved, EmergencyError::Moved { expected: 1, found: 2, state: Shutdown }), "{moved}");
+    assert!(matches!(moved, EmergencyError::Moved { expected: 1, found: 2, state: Shutdown, .. }), "{moved}");
     assert_eq!(moved.kind(), ErrorKind::Conflict);
     assert_eq!((c.state(), store.written().len()), (Shutdown, 2));
 

@@ -24,7 +24,7 @@ use std::{
     time::Duration,
 };
 
-use infra_emergency::{EmergencyController, Stance};
+use infra_emergency::{EmergencyController, OrderScopes, Stance};
 use infra_latency_monitor::Recorder;
 use infra_risk_engine::{Approval, RiskEngine, RiskError};
 use infra_state_store::{Batch, Op, StateStore, StoreError, When};
@@ -150,12 +150,13 @@ impl OrderGate {
     async fn decide(&self, order: Order, ops: Vec<Op>) -> Result<Approved<Order>, GateError> {
         self.catch_up().await?;
         self.sweep().await?;
-        let stance = match self.parts.emergency.stance() {
+        let scopes = OrderScopes::of(&order);
+        let stance = match self.parts.emergency.stance_of(&scopes) {
             Stance::Open => infra_risk_engine::Stance::Open,
             Stance::ReduceOnly => infra_risk_engine::Stance::ReduceOnly,
             Stance::Closed => {
-                let refused =
-                    GateError::Halted { order: order.id.clone(), state: self.parts.emergency.state().to_string() };
+                let state = self.parts.emergency.state_of(&scopes).to_string();
+                let refused = GateError::Halted { order: order.id.clone(), state };
                 return Err(self.refuse(&order, refused, ops).await);
             }
         };

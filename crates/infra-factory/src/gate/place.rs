@@ -1,6 +1,6 @@
 //! Sending: the only caller of a venue's `place`.
 
-use infra_emergency::Stance;
+use infra_emergency::{OrderScopes, Stance};
 use infra_risk_engine::Effect;
 use infra_types::{Execution, ExecutionKind, Order, OrderId};
 
@@ -68,8 +68,9 @@ impl OrderGate {
     }
 
     /// Whether the kill switch, asked now, lets this order out.
-    async fn recheck(&self, id: &OrderId) -> Result<(), GateError> {
-        let allowed = match self.parts.emergency.stance() {
+    async fn recheck(&self, order: &Order) -> Result<(), GateError> {
+        let (id, scopes) = (&order.id, OrderScopes::of(order));
+        let allowed = match self.parts.emergency.stance_of(&scopes) {
             Stance::Open => true,
             Stance::Closed => false,
             Stance::ReduceOnly => {
@@ -81,7 +82,7 @@ impl OrderGate {
             return Ok(());
         }
         self.give_up(id).await?;
-        Err(GateError::Halted { order: id.clone(), state: self.parts.emergency.state().to_string() })
+        Err(GateError::Halted { order: id.clone(), state: self.parts.emergency.state_of(&scopes).to_string() })
     }
 
     /// Ends an order that is surely not at the venue. What the ledger does not take now, the next sweep does.
@@ -97,7 +98,7 @@ impl OrderGate {
     pub(super) async fn send(&self, mut approved: Approved<Order>, sink: &dyn OrderSink) -> Result<Placed, GateError> {
         let id = approved.order().id.clone();
         loop {
-            self.recheck(&id).await.inspect_err(|_| self.sweep_soon(&id))?;
+            self.recheck(approved.order()).await.inspect_err(|_| self.sweep_soon(&id))?;
             if approved.expires() <= self.parts.system_clock.now() {
                 self.give_up(&id).await?;
                 return Err(GateError::ApprovalExpired { order: id });

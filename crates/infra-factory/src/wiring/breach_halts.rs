@@ -1,6 +1,6 @@
 //! A refusal by a loss limit halts trading, where the configuration says so.
 
-use infra_emergency::EmergencyController;
+use infra_emergency::{EmergencyController, Stop};
 use infra_risk_engine::{Check, Decision, code};
 use infra_types::Decimal;
 
@@ -13,7 +13,7 @@ pub(crate) async fn on_refusal(emergency: &EmergencyController, decision: &Decis
     let is_loss = |c: &&Check| !c.passed && HALTING.contains(&c.code) && c.value > Decimal::ZERO;
     let Some(check) = decision.checks.iter().find(is_loss) else { return };
     let reason = format!("{} reached {} of {} in scope {}", check.code, check.value, check.limit, check.scope);
-    if let Err(e) = emergency.halt("risk-engine", &reason).await {
+    if let Err(e) = emergency.stop(Stop::halt("risk-engine", &reason).automatic()).await {
         tracing::error!(error = %e, reason, "the halt could not be written down; it holds in this process");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use infra_emergency::CompanionOps;
+use infra_emergency::{CompanionOps, TransitionKind};
 use infra_types::{BotId, Envelope, EventId, Topic};
 
 use super::outbox::{AuditRow, Outbox};
@@ -11,7 +11,7 @@ use super::outbox::{AuditRow, Outbox};
 pub(crate) fn companion(bot: BotId) -> CompanionOps {
     let outbox = Outbox::of(&bot);
     Arc::new(move |t| {
-        let details = BTreeMap::from([
+        let mut details = BTreeMap::from([
             ("from".to_owned(), t.from.to_string()),
             ("to".to_owned(), t.to.to_string()),
             ("by".to_owned(), t.by.clone()),
@@ -19,6 +19,13 @@ pub(crate) fn companion(bot: BotId) -> CompanionOps {
             ("version".to_owned(), t.version.to_string()),
             ("scope".to_owned(), t.scope.to_string()),
         ]);
+        if let Some(second) = &t.confirmed_by {
+            details.insert("confirmed_by".to_owned(), second.to_string());
+        }
+        let action = match t.kind {
+            TransitionKind::RearmRequested => "rearm_requested".to_owned(),
+            _ => t.to.to_string().to_lowercase(),
+        };
         let id = format!("emergency.{}.{}", t.version, t.to);
         let row = AuditRow {
             id: id.clone(),
@@ -27,8 +34,8 @@ pub(crate) fn companion(bot: BotId) -> CompanionOps {
             user: None,
             correlation: None,
             source: format!("bot/{bot}"),
-            resource: "emergency/firm".into(),
-            action: t.to.to_string().to_lowercase(),
+            resource: format!("emergency/{}", t.scope),
+            action,
             symbol: None,
             details: details.clone(),
         };
