@@ -43,7 +43,9 @@ pub use held::{HeldOrder, HeldState, OrphanCause};
 pub use holder::{HolderConfig, HolderState};
 pub use market::Quote;
 pub use orphans::Compose;
-pub use portfolio::{AccountMetrics, PortfolioMetrics};
+pub use portfolio::{
+    AccountMetrics, PortfolioMetrics, Raise, Raised, ScopeMetrics, Threshold, ThresholdMetric, raised as raised_thresholds,
+};
 pub use position::{Booked, Position};
 pub use reconcile::ReconcileError;
 pub use reservation::{Approval, Effect, Outcome, Reservation, Settled};

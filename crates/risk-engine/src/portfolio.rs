@@ -1,9 +1,16 @@
 //! Figures over all accounts.
 
+mod metrics;
+mod of_engine;
+mod thresholds;
+
 use infra_types::{AccountId, Currency, Decimal};
 use serde::{Deserialize, Serialize};
 
 use crate::book::{Book, Now};
+
+pub use metrics::ScopeMetrics;
+pub use thresholds::{Raise, Raised, Threshold, ThresholdMetric, raised};
 
 /// Figures of an account that is traded elsewhere, as somebody reports them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
