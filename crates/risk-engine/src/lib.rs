@@ -7,6 +7,7 @@
 mod account;
 mod book;
 mod config;
+mod correlation;
 mod decision;
 mod engine;
 mod error;
@@ -35,6 +36,10 @@ mod truth;
 
 pub use account::AccountState;
 pub use config::{LimitValue, RiskLimits};
+pub use correlation::{
+    AdjustedExposure, Correlation, CorrelationConfig, CorrelationTracker, ExposureBasis, GroupExposure, Intensity, NotEnoughData,
+    ShrinkTarget, Weighting,
+};
 pub use decision::{Check, Decision, code};
 pub use engine::{RiskEngine, Stance};
 pub use error::RiskError;
