@@ -92,6 +92,10 @@ fn kill_switch(config: &Config) -> Vec<Broken> {
         let message = "the halt state must be read more often than the lease ends";
         broken.push(("emergency.poll_interval", message, "set more than 0s and less than emergency.lease"));
     }
+    if !emergency.rearm_second_person_within.is_zero() && emergency.rearm_persons.len() == 1 {
+        let message = "a re-arm by two persons needs two who may";
+        broken.push(("emergency.rearm_persons", message, "name another person, or nobody"));
+    }
     if config.preset == Preset::Production && config.ledger.backend == Backend::Memory {
         let message = "a halt in memory is forgotten when the process ends";
         broken.push(("ledger.backend", message, "set postgres or another durable backend"));
@@ -274,6 +278,10 @@ mod tests {
             broken(Preset::Production, "kill_switch", &[("emergency.lease", "0s")]).contains(&"emergency.lease".into())
         );
         assert!(broken(Preset::Production, "kill_switch", &[("ledger.backend", "sqlite")]).is_empty());
+        let persons = |who| [("emergency.rearm_second_person_within", "10m"), ("emergency.rearm_persons", who)];
+        assert_eq!(broken(Preset::Staging, "kill_switch", &persons("anna")), ["emergency.rearm_persons"]);
+        assert!(broken(Preset::Staging, "kill_switch", &persons("anna, ben")).is_empty());
+        assert!(broken(Preset::Staging, "kill_switch", &persons("")).is_empty());
     }
 
     #[test]

@@ -77,11 +77,15 @@ fn any_of_it_can_be_set_otherwise() {
         .set("ledger.backend", "sqlite")
         .set("logging.format", "pretty")
         .set("emergency.auto_halt_on_limit", "false")
+        .set("emergency.rearm_persons", "anna, ben")
+        .set("emergency.rearm_second_person_within", "10m")
         .build()
         .unwrap();
     assert_eq!((config.state.backend, config.events.backend), (Backend::Sqlite, Backend::Memory));
     assert_eq!((config.ledger.backend, config.logging.format), (Backend::Sqlite, LogFormat::Pretty));
     assert!(!config.emergency.auto_halt_on_limit);
+    assert_eq!(config.emergency.rearm_persons, ["anna".parse().unwrap(), "ben".parse().unwrap()]);
+    assert_eq!(config.emergency.rearm_second_person_within.as_secs(), 600);
 }
 
 #[test]

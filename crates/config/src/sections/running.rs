@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 
-use infra_types::Decimal;
+use infra_types::{Decimal, UserId};
 use serde::{Deserialize, Serialize};
 
 use crate::fields::{decimal, duration};
@@ -82,6 +82,33 @@ pub struct EmergencySection {
     /// How often the halt state is read from the store, shorter than the lease.
     #[serde(with = "duration")]
     pub poll_interval: Duration,
+    /// Who may re-arm. Text: names with commas between them. Empty: everybody who gives a name may.
+    #[serde(default, with = "persons")]
+    pub rearm_persons: Vec<UserId>,
+    /// Within which time a second person has to confirm a re-arm; zero: one person is enough.
+    #[serde(with = "duration")]
+    pub rearm_second_person_within: Duration,
+    /// How long what a program halted stays halted, whoever wants to re-arm it; zero: no time.
+    #[serde(with = "duration")]
+    pub rearm_cool_down: Duration,
+}
+
+/// Names with commas between them.
+mod persons {
+    use infra_types::UserId;
+    use serde::{Deserializer, Serializer, de::Error};
+
+    use crate::de::RawText;
+
+    pub(super) fn serialize<S: Serializer>(persons: &[UserId], s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&persons.iter().map(UserId::as_str).collect::<Vec<_>>().join(","))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<UserId>, D::Error> {
+        let text = RawText::read(d)?;
+        let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
+        words.map(|word| UserId::new(word).map_err(|_| D::Error::custom("expected names such as `anna,ben`"))).collect()
+    }
 }
 
 /// Limits of risk. Amounts are in the account's currency; `pct` is a share of equity, 0.05 is five percent.

@@ -3,13 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use infra_audit_log::AuditError;
-use infra_config::Config;
-use infra_emergency::{EmergencyController, EmergencyError};
+use infra_config::{Config, EmergencySection};
+use infra_emergency::{EmergencyController, EmergencyError, RearmPolicy};
 use infra_event_bus::BusError;
 use infra_latency_monitor::{LatencyConfig, LatencyMonitor, MemoryLatencyMonitor};
 use infra_risk_engine::{RiskEngine, RiskLimits};
 use infra_state_store::{Key, StateStore, StoreError};
-use infra_types::{Clock, Currency, ErrorKind, Namespace, SystemClock};
+use infra_types::{BotId, Clock, Currency, ErrorKind, Namespace, SystemClock};
 
 use super::{
     Infrastructure,
@@ -90,13 +90,7 @@ impl InfrastructureBuilder {
         let instance = outlives_process.then(|| InstanceLock::take(&config.data_dir, &bot)).transpose()?;
 
         let ledger = namespace(Infrastructure::LEDGER);
-        let emergency =
-            EmergencyController::builder(bot.clone(), Arc::clone(&places.ledger), ledger.clone(), Arc::clone(&system))
-                .lease(config.emergency.lease)
-                .poll_interval(config.emergency.poll_interval)
-                .companion_ops(halt_rows::companion(bot.clone()))
-                .build()?;
-        let emergency = Arc::new(emergency);
+        let emergency = kill_switch(&config.emergency, &bot, &places.ledger, &system)?;
         // What is wrong with a store is said to be that, not to be a matter of the kill switch.
         reach(&places.ledger, &ledger).await?;
         reach(&places.state, &namespace(Infrastructure::STATE)).await?;
@@ -163,6 +157,33 @@ impl InfrastructureBuilder {
             closing: tokio::sync::Mutex::new(super::Closing::Open),
         })
     }
+}
+
+/// The kill switch as the configuration wants it; nothing is read yet.
+pub(super) fn kill_switch(
+    section: &EmergencySection,
+    bot: &BotId,
+    ledger: &Arc<dyn StateStore>,
+    clock: &Arc<dyn Clock>,
+) -> Result<Arc<EmergencyController>, EmergencyError> {
+    let mut policy = RearmPolicy::new();
+    for person in &section.rearm_persons {
+        policy = policy.entitle(person.clone());
+    }
+    if !section.rearm_second_person_within.is_zero() {
+        policy = policy.two_person(section.rearm_second_person_within);
+    }
+    if !section.rearm_cool_down.is_zero() {
+        policy = policy.cool_down(section.rearm_cool_down);
+    }
+    let namespace = namespace(Infrastructure::LEDGER);
+    let switch = EmergencyController::builder(bot.clone(), Arc::clone(ledger), namespace, Arc::clone(clock))
+        .lease(section.lease)
+        .poll_interval(section.poll_interval)
+        .rearm_policy(policy)
+        .companion_ops(halt_rows::companion(bot.clone()))
+        .build()?;
+    Ok(Arc::new(switch))
 }
 
 /// Asks a store until it answers. One that cannot be opened at all says so at once.

@@ -14,7 +14,6 @@ use super::{
 use crate::{
     error::FactoryError,
     wiring::{
-        halt_rows,
         outbox::Outbox,
         relay::{Relay, ToAudit, ToBus},
     },
@@ -71,9 +70,7 @@ impl Console {
         let places = Places::open(config, &system)?;
         let ledger = namespace(Infrastructure::LEDGER);
         let bot = BotId::new(Self::ID).map_err(infra_risk_engine::RiskError::from)?;
-        let store = Arc::clone(&places.ledger);
-        let builder = EmergencyController::builder(bot.clone(), store, ledger.clone(), Arc::clone(&system));
-        let emergency = Arc::new(builder.companion_ops(halt_rows::companion(bot.clone())).build()?);
+        let emergency = super::build::kill_switch(&config.emergency, &bot, &places.ledger, &system)?;
         let outbox = Outbox::of(&bot);
         let relay = |queue: &Key, refused: &Key, carrier| {
             let (queue, refused, clock) = (queue.clone(), refused.clone(), Arc::clone(&system));

@@ -1,0 +1,115 @@
+//! What the command understands.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use infra_factory::types::{EventId, Scope, UserId};
+
+/// Stops trading bots, says how they stand, and lets them go on: the kill switch in a person's hand.
+#[derive(Debug, Parser)]
+#[command(name = "infra", version, arg_required_else_help = true, after_help = EXAMPLES)]
+pub(crate) struct Cli {
+    /// Where the bots keep their ledger.
+    #[command(flatten)]
+    pub(crate) ledger: Ledger,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  infra --preset standalone --data-dir ./infra-data status
+  infra --preset production halt --by anna --reason \"prices look wrong\"
+  infra --preset production halt --scope account:main --by anna --reason \"margin call\"
+  infra --preset production rearm --scope account:main --version 7 --by anna --reason \"margin paid\"
+
+Exit codes: 0 done; 1 it could not be done; 2 the command is wrong; 3 `status --check` found a stop in force.";
+
+/// Which ledger.
+#[derive(Debug, Args)]
+pub(crate) struct Ledger {
+    /// What the bots run with: standalone, staging or production. The environment's variables are read on top of it.
+    #[arg(long, global = true, default_value = "standalone", value_name = "PRESET")]
+    pub(crate) preset: String,
+    /// The bots' configuration file (TOML), if they have one.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Where the bots keep their files.
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// One JSON object a line instead of text for a person.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+/// One lever.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Say which stops are in force.
+    Status {
+        /// Exit with 3 if any stop is in force, or if the store cannot confirm that none is.
+        #[arg(long)]
+        check: bool,
+        /// How many of the newest changes are shown: 0 to 500.
+        #[arg(long, default_value_t = 5, value_name = "N")]
+        history: usize,
+    },
+    /// Let only orders pass that reduce a position, and cancels, until somebody re-arms.
+    Halt(Stop),
+    /// As `halt`, at the level of a warning.
+    Alert(Stop),
+    /// Let nothing pass but cancels, until somebody re-arms.
+    Shutdown(Stop),
+    /// End a stop, by a named person who has looked at it; where it takes two, ask for it.
+    Rearm(Rearm),
+    /// Be the second person of a re-arm that another one asked for.
+    Confirm(Confirm),
+    /// Print each change as it comes, until Ctrl-C.
+    Watch,
+}
+
+/// A stop.
+#[derive(Debug, Args)]
+pub(crate) struct Stop {
+    /// What to stop: firm, group:ID, venue:ID, account:ID, strategy:ID or instrument:VENUE/SYMBOL.
+    #[arg(long, default_value = "firm")]
+    pub(crate) scope: Scope,
+    /// Who stops.
+    #[arg(long)]
+    pub(crate) by: UserId,
+    /// Why.
+    #[arg(long)]
+    pub(crate) reason: String,
+}
+
+/// The end of a stop.
+#[derive(Debug, Args)]
+pub(crate) struct Rearm {
+    /// What to re-arm: as for `halt`.
+    #[arg(long, default_value = "firm")]
+    pub(crate) scope: Scope,
+    /// Who re-arms.
+    #[arg(long)]
+    pub(crate) by: UserId,
+    /// Why it may go on.
+    #[arg(long)]
+    pub(crate) reason: String,
+    /// The version that `status` showed: a stop that came since is not undone.
+    #[arg(long)]
+    pub(crate) version: u64,
+}
+
+/// The second person.
+#[derive(Debug, Args)]
+pub(crate) struct Confirm {
+    /// What is re-armed: as in the request.
+    #[arg(long, default_value = "firm")]
+    pub(crate) scope: Scope,
+    /// Who confirms: not the person who asked.
+    #[arg(long)]
+    pub(crate) by: UserId,
+    /// The request, as `status` shows it.
+    #[arg(long, value_name = "ID", value_parser = |text: &str| EventId::new(text))]
+    pub(crate) request: EventId,
+}
