@@ -13,6 +13,7 @@ mod engine;
 mod error;
 mod guard;
 mod held;
+mod history;
 mod holder;
 mod ledger;
 pub mod limits;
@@ -33,6 +34,7 @@ mod settle;
 mod slots;
 mod strategy;
 mod truth;
+mod workflow;
 
 pub use account::AccountState;
 pub use config::{LimitValue, RiskLimits};
@@ -45,6 +47,7 @@ pub use engine::{RiskEngine, Stance};
 pub use error::RiskError;
 pub use guard::{Guard, GuardEvent};
 pub use held::{HeldOrder, HeldState, OrphanCause};
+pub use history::{HistoryRange, HistorySample, PortfolioHistory};
 pub use holder::{HolderConfig, HolderState};
 pub use market::Quote;
 pub use orphans::Compose;
@@ -58,3 +61,7 @@ pub use strategy::StrategyState;
 pub use risk_events::{RiskEvent, RiskEventFilter, RiskEventKind, RiskEventPage, RiskEvents, Severity};
 pub use rules::{Coverage, Limit, LimitSet, Mode, Rule, ScopeKind};
 pub use truth::{Difference, Reconciled, Settles, VenueBalance, VenueOrder, VenueTruth};
+pub use workflow::{
+    Companions, PositionAsk, PositionGrant, PositionRequest, PositionWorkflow, RequestFilter, RequestState, WorkflowConfig,
+    WorkflowError,
+};
