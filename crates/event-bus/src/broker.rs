@@ -18,6 +18,8 @@ pub const PAGE_MAX: usize = 64;
 pub const DUE_MAX: usize = 64;
 /// How long delayed events that found a group full wait before they are looked at again, if those behind them have had their turn by then.
 pub const REST: Duration = Duration::from_secs(1);
+/// Names of consumers that are remembered for each group.
+pub const NAMES_MAX: usize = 1_000;
 /// Events beyond `Limits::history_max` that go with each one that is appended, so that none pays for all.
 pub const TRIM_MAX: usize = 2;
 
@@ -108,6 +110,12 @@ pub struct Claim {
 }
 
 impl Claim {
+    /// What a claim is told whose consumer's name another run has taken.
+    #[must_use]
+    pub fn displaced(&self) -> BusError {
+        BusError::Displaced { group: self.group.as_ref().into(), consumer: self.consumer.as_ref().into() }
+    }
+
     /// Whether a retry set for `at` may begin.
     #[must_use]
     pub fn is_due(&self, at: Timestamp) -> bool {
@@ -264,11 +272,12 @@ pub trait Broker: Send + Sync + fmt::Debug + 'static {
     /// Forgets a group.
     async fn remove_group(&self, group: &str) -> Result<bool, BusError>;
 
-    /// Ends all claims of `consumer` that were not made by `incarnation`; how many.
+    /// Ends all claims of `consumer` that were not made by `incarnation`; how many. From now on the name is that incarnation's: claims of others
+    /// are `Displaced`. Of each group [`NAMES_MAX`] names are remembered; with more, any one but this is forgotten, and nobody displaced under it.
     async fn take_over(&self, group: &str, consumer: &str, incarnation: &str) -> Result<u64, BusError>;
 
     /// Lends out the oldest events that are due. An event is lent only if all earlier ones of its key are lent in this very
-    /// claim or settled.
+    /// claim or settled. `Displaced` if the consumer's name was taken over by another incarnation.
     async fn claim(&self, claim: Claim) -> Result<Claims, BusError>;
 
     /// Ends claims. Repeating it is harmless.

@@ -242,7 +242,8 @@ pub trait EventBus: Send + Sync + fmt::Debug {
     /// Begins to handle events. It runs until it is stopped or the bus is closed; dropping the handle changes nothing.
     ///
     /// # Errors
-    /// `Invalid` names every mistake; `GroupDiffers`, `ConsumerInUse`, `Closed`, `Backend`.
+    /// `Invalid` names every mistake; `GroupDiffers`, `ConsumerInUse`, `Closed`, `Backend`. A consumer of the same name in another process is not
+    /// refused, since it may be dead and not know it: this one takes the name, and that one is told that it is `Displaced`.
     ///
     /// # Cancel safety
     /// Dropping the future may leave the group created, without a consumer.

@@ -227,6 +227,7 @@ macro_rules! event_bus_cases {
             an_idle_consumer_hears_of_other_processes
             an_id_is_known_in_every_process
             a_late_answer_of_a_predecessor_changes_nothing
+            a_second_run_of_a_name_displaces_the_first
             live_events_reach_other_processes_or_never_do
             what_one_process_does_the_other_sees
             any_process_releases_what_was_delayed

@@ -82,6 +82,16 @@ pub enum BusError {
         /// Which consumer name.
         consumer: String,
     },
+    /// Another process consumes under that name since: this subscription ended by itself, and what it had not begun was given back.
+    #[error(
+        "another process runs consumer {consumer} of group {group} since: give each its own name, or end one of them"
+    )]
+    Displaced {
+        /// Which group.
+        group: String,
+        /// Which consumer name.
+        consumer: String,
+    },
     /// The subscription was stopped, so it will handle nothing more.
     #[error("the subscription was stopped")]
     Stopped,
@@ -169,7 +179,7 @@ impl BusError {
             Self::BacklogFull { .. } | Self::HeldBack { .. } | Self::DelayFull { .. } | Self::SubscriberFull { .. } => {
                 ErrorKind::LimitExceeded
             }
-            Self::GroupDiffers { .. } | Self::ConsumerInUse { .. } => ErrorKind::Conflict,
+            Self::GroupDiffers { .. } | Self::ConsumerInUse { .. } | Self::Displaced { .. } => ErrorKind::Conflict,
             Self::SpillFull { .. } => ErrorKind::LimitExceeded,
             Self::SpillInUse { .. } => ErrorKind::Conflict,
             Self::SpillDamaged { .. } => ErrorKind::Corrupt,

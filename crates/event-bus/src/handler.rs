@@ -5,6 +5,8 @@ use std::{future::Future, sync::Arc};
 use async_trait::async_trait;
 use infra_types::Envelope;
 
+use crate::BusError;
+
 /// An event as a handler gets it.
 #[derive(Debug, Clone)]
 pub struct Delivered {
@@ -55,6 +57,10 @@ pub trait Handler: Send + Sync {
     /// Hears that live events of other processes were lost: whoever keeps a picture from them should fetch it anew. It returns at once. Only
     /// live subscriptions hear it; each gap is counted in the metrics as well.
     fn gap(&self, _gap: &Gap) {}
+
+    /// Hears that its subscription ends by itself, as it does when another process takes the consumer's name (`Displaced`): no further event will
+    /// be handed over. It returns at once. [`Subscription::failure`](crate::Subscription::failure) tells the same.
+    fn ended(&self, _why: &BusError) {}
 }
 
 struct FnHandler<F>(F);

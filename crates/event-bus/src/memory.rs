@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use self::{group::Group, state::State};
 use crate::{
     Bus, BusConfig, BusError, BusInfo, DeadLetter, GroupStatus, Limits, StartFrom,
-    broker::{Append, Appended, Broker, Claim, Claims, GroupSpec, Page, Progress, Seq, Settle, Settled},
+    broker::{Append, Appended, Broker, Claim, Claims, GroupSpec, NAMES_MAX, Page, Progress, Seq, Settle, Settled},
 };
 
 /// A bus whose events live and die with the process.
@@ -102,7 +102,13 @@ impl Broker for MemoryBroker {
     async fn take_over(&self, group: &str, consumer: &str, incarnation: &str) -> Result<u64, BusError> {
         let mut state = self.state.lock();
         let mut taken = 0;
-        for lock in state.group(group)?.pending.values_mut().filter_map(|p| p.lock.as_mut()) {
+        let group = state.group(group)?;
+        group.names.insert(consumer.into(), incarnation.into());
+        if group.names.len() > NAMES_MAX {
+            let other = group.names.keys().find(|name| name.as_ref() != consumer).cloned();
+            other.map(|name| group.names.remove(&name));
+        }
+        for lock in group.pending.values_mut().filter_map(|p| p.lock.as_mut()) {
             if lock.consumer.as_ref() == consumer && lock.incarnation.as_ref() != incarnation {
                 lock.until = Timestamp::EPOCH;
                 taken += 1;

@@ -44,6 +44,8 @@ pub struct Metrics {
     pub leases_extended: u64,
     /// Acknowledgements that came too late: another consumer had taken the event over.
     pub leases_lost: u64,
+    /// Subscriptions that ended because another process runs a consumer of their name.
+    pub displaced: u64,
     /// Calls to the store that failed in the background and are tried again.
     pub store_errors: u64,
     /// How long handlings took, all together.
@@ -79,6 +81,7 @@ pub(crate) struct Counters {
     pub(crate) evicted: AtomicU64,
     pub(crate) leases_extended: AtomicU64,
     pub(crate) leases_lost: AtomicU64,
+    pub(crate) displaced: AtomicU64,
     pub(crate) store_errors: AtomicU64,
     pub(crate) handling_nanos: AtomicU64,
     times: Times,
@@ -102,6 +105,7 @@ impl Counters {
             evicted: self.evicted.load(Relaxed),
             leases_extended: self.leases_extended.load(Relaxed),
             leases_lost: self.leases_lost.load(Relaxed),
+            displaced: self.displaced.load(Relaxed),
             store_errors: self.store_errors.load(Relaxed),
             handling_time: Duration::from_nanos(self.handling_nanos.load(Relaxed)),
             handling: self.times.read(),

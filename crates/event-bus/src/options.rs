@@ -58,7 +58,8 @@ pub struct GroupOptions {
     /// The wait between attempts. Default 100 ms doubling to 10 s with full jitter.
     pub backoff: Backoff,
     /// A stable name: a new process of the same name takes over its predecessor's claims at once. Two that run at the same
-    /// time must not share it. Without it, claims of the dead wait for their lease.
+    /// time must not share it: the earlier one is displaced, and told ([`Subscription::failure`](crate::Subscription::failure),
+    /// [`Handler::ended`], `health`). Without it, claims of the dead wait for their lease.
     pub consumer: Option<String>,
     /// How many keys are handled at the same time: 1 to 63; default 1, which also keeps the order across keys. Priority topics have one place
     /// of their own beside these.

@@ -26,7 +26,11 @@ use crate::{
 
 static SCHEMA: Schema = Schema {
     component: "bus",
-    steps: &[include_str!("../migrations/sqlite/0001_bus.sql"), include_str!("../migrations/sqlite/0002_history.sql")],
+    steps: &[
+        include_str!("../migrations/sqlite/0001_bus.sql"),
+        include_str!("../migrations/sqlite/0002_history.sql"),
+        include_str!("../migrations/sqlite/0003_names.sql"),
+    ],
 };
 
 /// A bus whose stored events are in a SQLite file. Closing the bus leaves the file's handle open: others may share it.

@@ -37,7 +37,7 @@ impl Subscription {
     /// call it after every event. Called from the subscription's own handler it would wait for itself for ever.
     ///
     /// # Errors
-    /// `Stopped` if the subscription ends first; `NoGroup`, `Backend`.
+    /// `Stopped` if the subscription ends first, `Displaced` if it does so by itself; `NoGroup`, `Backend`.
     ///
     /// # Cancel safety
     /// Dropping the future stops the waiting and nothing else.
@@ -68,6 +68,13 @@ impl Subscription {
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.sub.waiting()
+    }
+
+    /// Why it ended by itself, if it did: `Displaced` if another process runs a consumer of its name since. What its handler does at that
+    /// moment goes on to its end, and counts unless the other has begun the same event (then `Metrics::leases_lost`).
+    #[must_use]
+    pub fn failure(&self) -> Option<BusError> {
+        self.sub.failure()
     }
 
     /// Takes in nothing more, lets what runs end within `BusConfig::close_timeout`, gives back what was claimed and not begun.

@@ -168,6 +168,7 @@ liars! {
     a_batch_that_overtakes_itself: BatchIsManyPublishes by a_refused_event_holds_back_its_key;
     a_lease_that_is_not_extended: NeverExtends by a_running_handler_keeps_its_lease;
     a_name_that_takes_nothing_over: TakesNothingOver by the_same_consumer_name_takes_over_at_once;
+    names_that_two_may_have: NamesAreShared by a_second_run_of_a_name_displaces_the_first;
     late_answers_that_are_not_told: LostLeasesAreNotCounted by a_late_answer_of_a_predecessor_changes_nothing;
     keys_that_end_with_the_process: KeysByProcess by a_key_waits_for_the_other_process;
     live_events_lost_in_silence: LosesLiveInSilence by live_events_reach_other_processes_or_never_do;

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use infra_types::Clock;
+use infra_types::{Clock, HealthStatus};
 use parking_lot::Mutex;
 
 use super::{
     AGES, Fixture, Gate, Log, SECOND, config, drain, event, every, id, in_time, moving, pattern, pending, replayed,
     start, store, until, worked_off,
 };
-use crate::{DeadLetters, Delivered, Delivery, EventBus, Gap, Handler, HandlerError, ReplayFrom, SubscribeOptions};
+use crate::{
+    BusError, DeadLetters, Delivered, Delivery, EventBus, Gap, Handler, HandlerError, ReplayFrom, SubscribeOptions,
+};
 
 /// The second bus; none only where the backend says that there can be none.
 async fn second(f: &impl Fixture) -> Option<Arc<dyn EventBus>> {
@@ -38,6 +40,23 @@ impl Handler for Hears {
 
     fn gap(&self, gap: &Gap) {
         self.gaps.lock().push(gap.clone());
+    }
+}
+
+/// Hands on to a log, and keeps what it hears of its end.
+struct Ends {
+    log: Arc<dyn Handler>,
+    ends: Mutex<Vec<BusError>>,
+}
+
+#[async_trait]
+impl Handler for Ends {
+    async fn handle(&self, event: Delivered) -> Result<(), HandlerError> {
+        self.log.handle(event).await
+    }
+
+    fn ended(&self, why: &BusError) {
+        self.ends.lock().push(why.clone());
     }
 }
 
@@ -171,6 +190,37 @@ pub async fn a_late_answer_of_a_predecessor_changes_nothing(f: impl Fixture) {
     f.advance(SECOND * 1_000).await;
     worked_off(&f, "g").await;
     assert_eq!((old.lines(), new.lines()), (vec!["a#1".into()], vec!["a#2".into(), "a#3".into()]));
+}
+
+/// Of two processes that run a consumer of one name the earlier one is told, and ends; the later one goes on alone.
+pub async fn a_second_run_of_a_name_displaces_the_first(f: impl Fixture) {
+    let here = f.bus();
+    let Some(there) = second(&f).await else { return };
+    let (old, new) = (Log::new(), Log::new());
+    let hears = Arc::new(Ends { log: old.handler(), ends: Mutex::default() });
+    let first = start(&here, patient(hears.clone()).with_consumer("bot")).await;
+    let beside = start(&here, patient(old.handler()).with_consumer("another")).await;
+    store(&here, event("t", "k", "a")).await;
+    worked_off(&f, "g").await;
+    let second = start(&there, patient(new.handler()).with_consumer("bot")).await;
+    moving(&f, "the first is told", || first.failure().is_some()).await;
+    let is_displaced = |e: &BusError| matches!(e, BusError::Displaced { group, consumer } if (group.as_str(), consumer.as_str()) == ("g", "bot"));
+    assert!(first.failure().is_some_and(|e| is_displaced(&e)), "{:?}", first.failure());
+    assert!(hears.ends.lock().iter().all(is_displaced) && hears.ends.lock().len() == 1);
+    assert_eq!((here.metrics().displaced, there.metrics().displaced), (1, 0));
+    let health = here.health().await;
+    assert_eq!(health.status, HealthStatus::Degraded, "{health:?}");
+    assert!(second.failure().is_none() && beside.failure().is_none(), "nobody else is");
+    beside.stop().await.expect("it stops");
+    for n in 0..10 {
+        store(&here, event("t", &format!("k{n}"), n.to_string())).await;
+    }
+    worked_off(&f, "g").await;
+    assert_eq!((old.lines().len(), new.lines().len()), (1, 10));
+    // A name that was lost can be taken back.
+    first.stop().await.expect("it has ended");
+    start(&here, patient(old.handler()).with_consumer("bot")).await;
+    moving(&f, "the second is told", || second.failure().is_some()).await;
 }
 
 /// Live events of one process reach the live subscriptions of the other where the bus says so, each once and in order, and no gap is

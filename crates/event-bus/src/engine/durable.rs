@@ -200,6 +200,11 @@ impl Runner {
                 self.due = None;
                 return;
             }
+            Err(e @ BusError::Displaced { .. }) => {
+                self.count(|c| &c.displaced, 1);
+                self.due = None;
+                return self.sub.end_by_itself(e);
+            }
             Err(_) => return self.failed(),
         };
         self.dirty = claims.events.len() == CLAIM_MAX;

@@ -153,7 +153,7 @@ impl<B: Broker> Bus<B> {
         self.core.check_open()?;
         if let Some(new) = sub.durable() {
             let twin = |d: &Durable| d.group == new.group && d.consumer == new.consumer;
-            if subs.iter().filter(|s| !s.is_done()).any(|s| s.durable().is_some_and(twin)) {
+            if subs.iter().filter(|s| !s.is_done() && s.failure().is_none()).any(|s| s.durable().is_some_and(twin)) {
                 let (group, consumer) = (new.group.to_string(), new.consumer.to_string());
                 return Err(BusError::ConsumerInUse { group, consumer });
             }
@@ -347,7 +347,7 @@ impl<B: Broker> EventBus for Bus<B> {
             .subs
             .read()
             .iter()
-            .filter(|sub| sub.is_done() && !*sub.stop.borrow())
+            .filter(|sub| sub.failure().is_some() || sub.is_done() && !*sub.stop.borrow())
             .map(|s| s.label.clone())
             .collect::<Vec<_>>();
         let health = if health.status == HealthStatus::Up && !stopped.is_empty() {

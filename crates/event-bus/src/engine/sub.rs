@@ -102,6 +102,8 @@ pub(crate) struct Sub {
     pub(crate) paused: watch::Sender<bool>,
     pub(crate) stop: watch::Sender<bool>,
     done: watch::Sender<bool>,
+    /// Why it ended by itself, if so.
+    failure: Mutex<Option<BusError>>,
     /// Something was finished: whoever waits to be drained looks again.
     pub(crate) progress: Notify,
     tasks: Mutex<Vec<AbortHandle>>,
@@ -126,6 +128,7 @@ impl Sub {
             paused: watch::Sender::new(false),
             stop: watch::Sender::new(false),
             done: watch::Sender::new(false),
+            failure: Mutex::default(),
             progress: Notify::new(),
             tasks: Mutex::default(),
         }
@@ -152,6 +155,19 @@ impl Sub {
         if let Kind::Live(queues) = &self.kind {
             queues.both().iter().for_each(|queue| queue.close());
         }
+    }
+
+    /// Stops as if it had been asked to, and says why.
+    pub(crate) fn end_by_itself(&self, why: BusError) {
+        // A subscriber that panics is no reason not to end.
+        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.handler.ended(&why)));
+        *self.failure.lock() = Some(why);
+        self.begin_stop();
+        self.progress.notify_waiters();
+    }
+
+    pub(crate) fn failure(&self) -> Option<BusError> {
+        self.failure.lock().clone()
     }
 
     pub(crate) fn waiting(&self) -> usize {
@@ -248,6 +264,9 @@ impl Sub {
                     }
                     through = Some(seen.through);
                 }
+            }
+            if let Some(why) = self.failure() {
+                return Err(why);
             }
             if self.is_done() {
                 return Err(BusError::Stopped);

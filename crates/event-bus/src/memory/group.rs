@@ -44,6 +44,8 @@ pub(super) struct Group {
     heads: [BTreeSet<Seq>; 2],
     /// A delayed event found it full: later ones wait behind that one until the walk begins anew.
     pub(super) holds_delayed: bool,
+    /// The runs that took consumers' names last.
+    pub(super) names: BTreeMap<Arc<str>, Arc<str>>,
     /// With whether they had priority.
     pub(super) dead: BTreeMap<Seq, (DeadLetter, bool)>,
 }
@@ -56,6 +58,7 @@ impl Group {
             lanes: Default::default(),
             heads: Default::default(),
             holds_delayed: false,
+            names: BTreeMap::new(),
             dead: BTreeMap::new(),
         }
     }

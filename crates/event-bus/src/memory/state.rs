@@ -245,7 +245,10 @@ impl State {
     }
 
     pub(super) fn claim(&mut self, claim: &Claim, limits: &Limits) -> Result<Claims, BusError> {
-        self.group(&claim.group)?;
+        let group = self.group(&claim.group)?;
+        if group.names.get(&claim.consumer).is_some_and(|run| *run != claim.incarnation) {
+            return Err(claim.displaced());
+        }
         let mut claims = Claims::default();
         let next_delay = self.release(claim.now, limits, &mut claims);
         let (mut chosen, mut alone) = self.group(&claim.group)?.select(claim);

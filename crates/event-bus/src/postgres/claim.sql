@@ -128,6 +128,12 @@ BEGIN
             null::bytea, null::bytea, null::bytea, null::bigint, null::bytea, null::text, null::bytea, null::bytea, null::boolean;
         RETURN;
     END IF;
+    -- It is said by `alone` without a group.
+    IF EXISTS (SELECT FROM bus_consumer c WHERE c.group_id = v_id AND c.name = p_consumer AND c.incarnation <> p_incarnation) THEN
+        RETURN QUERY SELECT false, true, 0::bigint, 0::bigint, 0::bigint, null::bigint, null::bigint, null::int, null::text, null::text,
+            null::bytea, null::bytea, null::bytea, null::bigint, null::bytea, null::text, null::bytea, null::bytea, null::boolean;
+        RETURN;
+    END IF;
     IF bus_is_due(v_now) THEN
         SELECT r.released, r.evicted, r.has_more INTO v_released, v_evicted, v_has_more
         FROM bus_release(p_channel, v_now, p_backlog_max, p_history_max, p_window) AS r;

@@ -99,6 +99,7 @@ BEGIN
         WHERE one = 1;
         DELETE FROM bus_dead WHERE group_id = v_id;
         DELETE FROM bus_stripe WHERE group_id = v_id;
+        DELETE FROM bus_consumer WHERE group_id = v_id;
         DELETE FROM bus_group WHERE id = v_id;
     ELSE
         PERFORM FROM bus_stripe s WHERE s.group_id = v_id ORDER BY s.n FOR UPDATE;

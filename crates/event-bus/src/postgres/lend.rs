@@ -50,6 +50,9 @@ impl PostgresBroker {
     async fn read_claims(&self, claim: &Claim, rows: &[PgRow]) -> Result<Claims, BusError> {
         let first = wire::only(rows)?;
         if !wire::get::<bool>(first, "is_there")? {
+            if wire::get(first, "alone")? {
+                return Err(claim.displaced());
+            }
             return Err(BusError::NoGroup { group: claim.group.as_ref().into() });
         }
         let next_due: Option<i64> = wire::get(first, "next_due")?;

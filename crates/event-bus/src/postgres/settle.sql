@@ -119,7 +119,7 @@ BEGIN
     END IF;
 END $$;
 
--- Ends what a consumer's earlier runs hold; how many. Null if there is no such group.
+-- Makes this run of a consumer the one that has its name, and ends what its other runs hold; how many. Null if there is no such group.
 CREATE FUNCTION bus_take_over(p_group text, p_consumer text, p_incarnation text) RETURNS bigint
 LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
@@ -132,6 +132,12 @@ BEGIN
         RETURN null;
     END IF;
     PERFORM FROM bus_stripe s WHERE s.group_id = v_id ORDER BY s.n FOR NO KEY UPDATE;
+    INSERT INTO bus_consumer VALUES (v_id, p_consumer, p_incarnation)
+    ON CONFLICT (group_id, name) DO UPDATE SET incarnation = excluded.incarnation;
+    -- broker::NAMES_MAX
+    DELETE FROM bus_consumer c WHERE c.group_id = v_id AND c.name IN (
+        SELECT o.name FROM bus_consumer o WHERE o.group_id = v_id AND o.name <> p_consumer
+        LIMIT greatest(0, (SELECT count(*) FROM bus_consumer a WHERE a.group_id = v_id) - 1000));
     -- Nothing behind the reach was ever lent.
     UPDATE bus_delivery d SET locked_until = 0
     WHERE d.group_id = v_id AND d.seq <= (SELECT max(s.reach) FROM bus_stripe s WHERE s.group_id = v_id)

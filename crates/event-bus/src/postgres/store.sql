@@ -228,7 +228,7 @@ $$;
 -- Whether there is something to look at: the same without a lock.
 CREATE FUNCTION bus_is_due(p_now bigint) RETURNS boolean LANGUAGE sql STABLE AS $$
     -- broker::REST
-    SELECT EXISTS (SELECT FROM bus_walk w WHERE w.began + 1000000000 <= p_now) OR EXISTS (SELECT FROM bus_delayed d
+    SELECT EXISTS (SELECT FROM bus_walk w WHERE w.one = 1 AND w.began + 1000000000 <= p_now) OR EXISTS (SELECT FROM bus_delayed d
         WHERE d.until_ns <= p_now AND (d.until_ns, d.no) > (
             coalesce((SELECT w.until_ns FROM bus_walk w WHERE w.one = 1), -9223372036854775808),
             coalesce((SELECT w.no FROM bus_walk w WHERE w.one = 1), -1)))
@@ -274,7 +274,7 @@ BEGIN
     IF v_is_walking THEN
         v_held := v_walk.held;
         FOR i IN 1 .. cardinality(v_due.ids) LOOP
-            v_full := (SELECT o.id FROM bus_group o WHERE (v_due.events[i]).topic LIKE o.likes
+            v_full := (SELECT o.id FROM bus_group o WHERE o.id > 0 AND (v_due.events[i]).topic LIKE o.likes
                 AND o.laid - (SELECT sum(s.settled) FROM bus_stripe s WHERE s.group_id = o.id) >= p_backlog_max ORDER BY o.name LIMIT 1);
             v_held := v_held || v_full;
             -- Also if there is room by now: nothing overtakes on the way to a group.

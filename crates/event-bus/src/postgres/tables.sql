@@ -84,6 +84,14 @@ CREATE TABLE bus_group (
     laid bigint NOT NULL
 ) WITH (fillfactor = 50);
 
+-- The runs that took consumers' names last.
+CREATE TABLE bus_consumer (
+    group_id int NOT NULL,
+    name text COLLATE "C" NOT NULL,
+    incarnation text COLLATE "C" NOT NULL,
+    PRIMARY KEY (group_id, name)
+);
+
 -- The lanes of a group by the hash of their keys (0 to 3), and those with priority (4). Whoever lends or settles locks the stripe first.
 CREATE TABLE bus_stripe (
     group_id int NOT NULL,

@@ -21,6 +21,7 @@
 //! | `gN:free:n`, `gN:free:p` | sorted sets | as `heads`, of those lanes that may be claimed |
 //! | `gN:waits` | sorted set | lane → until when its first event waits or is lent out; each lane is here or in `free` |
 //! | `gN:dead`, `gN:deads` | hash, sorted set | place → dead letter; the places |
+//! | `gN:names` | hash | name of a consumer → its run that took it last |
 //!
 //! **A group is a cursor** (`cN` in `meta`) into the log, and what is not that simple. A claim reads on from the cursor and writes one record of what it
 //! took; acknowledging all of it removes the record. An event gets into a *lane* (a list of its key) if it has priority, failed, was given back, outlived its

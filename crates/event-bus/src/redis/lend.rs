@@ -28,6 +28,9 @@ impl RedisBroker {
         }
         let reply = asked.answered(self.script(&scripts::CLAIM, &call, Access::Write).await)?;
         let (word, rest) = wire::answer(reply)?;
+        if word == "displaced" {
+            return Err(claim.displaced());
+        }
         self.expect_ok(&word, &claim.group)?;
         self.read_claims(claim, rest).await
     }

@@ -8,7 +8,7 @@ use rusqlite::{Connection, params};
 use super::{dead, delay, event, from_sql, group, lane, ledger::Ledger};
 use crate::{
     BusError, Limits,
-    broker::{Claim, Claimed, Claims, Seq},
+    broker::{Claim, Claimed, Claims, NAMES_MAX, Seq},
     memory::died,
 };
 
@@ -18,6 +18,7 @@ pub(super) const TAKE_OVER: &str = "UPDATE bus_delivery INDEXED BY bus_delivery_
 /// Whether there is something to claim or to append, and if not, when there will be. It only reads.
 pub(super) fn look(conn: &Connection, claim: &Claim) -> Result<(bool, Option<Timestamp>), BusError> {
     let group = group::find(conn, &claim.group)?;
+    check_name(conn, group.id, claim)?;
     let part = delay::part(conn, claim.now)?;
     if !part.is_empty() {
         return Ok((true, None));
@@ -49,6 +50,7 @@ pub(super) fn claim(conn: &Connection, claim: &Claim, limits: &Limits) -> Result
     };
     let at = ledger.place_of(&claim.group)?;
     let group = ledger.groups[at].id;
+    check_name(conn, group, claim)?;
     let mut claims = Claims::default();
     let next_delay = delay::release(&mut ledger, part, claim.now, &mut claims)?;
     let mut chosen = loop {
@@ -117,8 +119,23 @@ fn lend(
     Ok(Claimed { seq, envelope: Arc::new(envelope), attempt, is_priority })
 }
 
+/// Whether another run took the consumer's name.
+fn check_name(conn: &Connection, group: i64, claim: &Claim) -> Result<(), BusError> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM bus_consumer WHERE group_id = ?1 AND name = ?2 AND incarnation <> ?3)";
+    let asked = params![group, claim.consumer.as_ref(), claim.incarnation.as_ref()];
+    let is_displaced = conn.prepare_cached(sql)?.query_row(asked, |r| r.get(0))?;
+    if is_displaced { Err(claim.displaced()) } else { Ok(()) }
+}
+
 pub(super) fn take_over(conn: &Connection, name: &str, consumer: &str, incarnation: &str) -> Result<u64, BusError> {
     let group = group::find(conn, name)?;
+    let sql = "INSERT OR REPLACE INTO bus_consumer (group_id, name, incarnation) VALUES (?1, ?2, ?3)";
+    conn.prepare_cached(sql)?.execute(params![group.id, consumer, incarnation])?;
+    conn.prepare_cached(
+        "DELETE FROM bus_consumer WHERE group_id = ?1 AND name IN (SELECT name FROM bus_consumer
+         WHERE group_id = ?1 AND name <> ?2 LIMIT max(0, (SELECT count(*) FROM bus_consumer WHERE group_id = ?1) - ?3))",
+    )?
+    .execute(params![group.id, consumer, NAMES_MAX as i64])?;
     let taken = conn.execute(TAKE_OVER, params![group.id, consumer, incarnation])?;
     Ok(taken as u64)
 }

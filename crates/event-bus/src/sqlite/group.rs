@@ -122,7 +122,7 @@ pub(super) fn remove(conn: &Connection, name: &str, limits: &Limits) -> Result<b
     )?;
     ledger.history += from_sql(freed);
     ledger.save()?;
-    for table in ["bus_delivery", "bus_dead", "bus_group"] {
+    for table in ["bus_delivery", "bus_dead", "bus_consumer", "bus_group"] {
         conn.execute(&format!("DELETE FROM {table} WHERE group_id = ?1"), [id])?;
     }
     Ok(true)

@@ -42,6 +42,7 @@ pub(crate) enum Lie {
     LosesLiveInSilence,
     LosesTrace,
     LostLeasesAreNotCounted,
+    NamesAreShared,
     NeverExtends,
     PurgeKeeps,
     PurgeTakesAll,

@@ -29,7 +29,7 @@ local function release()
   end
   local due = part()
   if began and #due < DUE_MAX * 2 and now >= began + REST then
-    call('DEL', WALK)
+    call('UNLINK', WALK)
     began, held = nil, ','
     due = part()
   end

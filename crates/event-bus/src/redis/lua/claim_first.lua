@@ -3,6 +3,10 @@ local g = find_group(ARGV[1])
 if not g then
   return { 'nogroup' }
 end
+local owner = call('HGET', g.names, ARGV[2])
+if owner and owner ~= ARGV[3] then
+  return { 'displaced' }
+end
 local consumer, incarnation, lease, horizon = ARGV[2], ARGV[3], tonumber(ARGV[6]), tonumber(ARGV[7])
 local limit, crashes_max, shards, open = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10]), ARGV[11]
 local now, shift = tonumber(ARGV[4]), 0

@@ -52,7 +52,7 @@ if g.u > 0 then
   return { 'ok', 1 }
 end
 save()
-call('UNLINK', g.heads_n, g.heads_p, g.free_n, g.free_p, g.waits, g.slow, g.claims, g.dead, g.deads)
+call('UNLINK', g.heads_n, g.heads_p, g.free_n, g.free_p, g.waits, g.slow, g.claims, g.dead, g.deads, g.names)
 for i = 1, #OF_GROUP do
   call('HDEL', META, OF_GROUP[i] .. gid)
 end

@@ -77,7 +77,7 @@ local function load(gids)
       g[OF_GROUP[k]], g.old[OF_GROUP[k]] = n, n
     end
     g.claims, g.slow, g.waits, g.lanes = of .. 'claims', of .. 'slow', of .. 'waits', of .. 'lane:'
-    g.dead, g.deads = of .. 'dead', of .. 'deads'
+    g.dead, g.deads, g.names = of .. 'dead', of .. 'deads', of .. 'names'
     g.heads_n, g.heads_p, g.free_n, g.free_p = of .. 'heads:n', of .. 'heads:p', of .. 'free:n', of .. 'free:p'
     groups[i], loaded[#loaded + 1] = g, g
   end

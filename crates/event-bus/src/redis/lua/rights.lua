@@ -3,9 +3,9 @@
 local commands = {
   { 'TIME' }, { 'SET', META, 'v' }, { 'UNLINK', META }, { 'EXISTS', META },
   { 'HGET', META, 'f' }, { 'HMGET', META, 'f' }, { 'HGETALL', META }, { 'HEXISTS', META, 'f' }, { 'HSET', META, 'f', 'v' },
-  { 'HDEL', META, 'f' }, { 'HINCRBY', META, 'f', '1' }, { 'HSCAN', META, '0' },
+  { 'HDEL', META, 'f' }, { 'HINCRBY', META, 'f', '1' }, { 'HSCAN', META, '0' }, { 'HLEN', META },
   { 'ZADD', META, '0', 'm' }, { 'ZREM', META, 'm' }, { 'ZCARD', META }, { 'ZCOUNT', META, '0', '0' }, { 'ZSCORE', META, 'm' },
-  { 'ZMSCORE', META, 'm' }, { 'ZPOPMIN', META }, { 'ZRANGE', META, '0', '0' }, { 'ZRANGEBYSCORE', META, '0', '0' },
+  { 'ZMSCORE', META, 'm' }, { 'ZRANK', META, 'm' }, { 'ZPOPMIN', META }, { 'ZRANGE', META, '0', '0' }, { 'ZRANGEBYSCORE', META, '0', '0' },
   { 'ZREMRANGEBYSCORE', META, '0', '0' }, { 'ZREMRANGEBYRANK', META, '0', '0' },
   { 'SADD', META, 'm' }, { 'SREM', META, 'm' }, { 'SRANDMEMBER', META },
   { 'LINDEX', META, '0' }, { 'LRANGE', META, '0', '0' }, { 'LPOP', META }, { 'RPUSH', META, 'v' }, { 'LTRIM', META, '0', '0' },

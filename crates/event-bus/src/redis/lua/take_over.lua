@@ -1,7 +1,17 @@
--- Ends what a consumer's earlier runs hold. ARGV: group, consumer, incarnation.
+-- Makes this run of a consumer the one that has its name, and ends what its other runs hold. ARGV: group, consumer, incarnation.
 local g = find_group(ARGV[1])
 if not g then
   return { 'nogroup' }
+end
+-- broker::NAMES_MAX
+local NAMES_MAX = 1000
+call('HSET', g.names, ARGV[2], ARGV[3])
+if call('HLEN', g.names) > NAMES_MAX then
+  local some = call('HSCAN', g.names, 0)[2]
+  local other = some[1] ~= ARGV[2] and some[1] or some[3]
+  if other then
+    call('HDEL', g.names, other)
+  end
 end
 local taken = 0
 for _, r in ipairs(claims_of(g)) do
