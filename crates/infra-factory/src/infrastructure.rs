@@ -53,6 +53,8 @@ pub struct Infrastructure {
     anchor: Anchor,
     tasks: parking_lot::Mutex<Vec<tokio::task::JoinHandle<()>>>,
     poller: parking_lot::Mutex<Option<infra_emergency::PollerGuard>>,
+    /// Refreshes the kill switch when another process tells of a transition.
+    listener: parking_lot::Mutex<Option<infra_emergency::ListenGuard>>,
     instance: parking_lot::Mutex<Option<InstanceLock>>,
     /// How far closing came; held while it goes on, so that a second caller waits for the first.
     closing: tokio::sync::Mutex<Closing>,
@@ -290,6 +292,12 @@ impl Infrastructure {
             task.abort();
             // An aborted task answers that it was; there is nothing to learn from it.
             let _ = task.await;
+        }
+        let listener = self.listener.lock().take();
+        if let Some(listener) = listener
+            && let Err(e) = listener.stop().await
+        {
+            note("emergency", &e);
         }
         if *closing < Closing::EventsTold {
             if let Err(e) = self.events_relay.flush().await {

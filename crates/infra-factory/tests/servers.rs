@@ -151,3 +151,24 @@ async fn nothing_is_approved_while_the_ledger_is_gone_and_all_is_well_when_it_is
     assert!(matches!(placed, Placed::AtVenue(_)));
     assert!(infra.close().await.unfinished.is_empty());
 }
+
+/// The bus is Redis and the ledger PostgreSQL: the push goes over the one, the truth stands in the other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_halt_is_heard_before_the_next_poll() {
+    let (dir, name) = (TestDir::new(), unique_name());
+    let slow = |bot: &str| {
+        let config = staging(&dir, &name).set("bot_id", bot).set("emergency.poll_interval", "4s");
+        Infrastructure::builder(config.build().unwrap()).build()
+    };
+    let (one, other) = (slow("one").await.unwrap(), slow("other").await.unwrap());
+    one.emergency().halt("one", "prices look wrong").await.unwrap();
+    let clock = infra_factory::types::SystemClock;
+    let began = clock.now();
+    while other.emergency().can_trade() {
+        assert!(clock.now().since(began) < Duration::from_secs(2), "it was heard with the poll at best");
+        clock.sleep(Duration::from_millis(1)).await;
+    }
+    for infra in [one, other] {
+        assert!(infra.close().await.unfinished.is_empty());
+    }
+}

@@ -197,3 +197,43 @@ async fn a_data_directory_that_is_a_file_is_named() {
     assert!(matches!(e, FactoryError::DataDir { .. }), "{e}");
     assert!(e.to_string().contains("taken") && e.kind() == ErrorKind::Permanent, "{e}");
 }
+
+/// How long a push may take at most; the poll of these bots comes after four seconds.
+const PUSH_MAX: std::time::Duration = std::time::Duration::from_secs(2);
+
+async fn until_refused(infra: &Infrastructure) -> std::time::Duration {
+    let clock = infra_factory::types::SystemClock;
+    let began = clock.now();
+    while infra.emergency().stance() == Stance::Open {
+        assert!(clock.now().since(began) < PUSH_MAX, "it was heard with the poll at best");
+        clock.sleep(std::time::Duration::from_millis(1)).await;
+    }
+    clock.now().since(began)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_halt_is_heard_before_the_next_poll_from_another_bot_and_from_a_console() {
+    let dir = TestDir::new();
+    let slow = |bot: &str| {
+        let config = ConfigBuilder::new(Preset::Standalone)
+            .set("data_dir", dir.path().display().to_string())
+            .set("bot_id", bot)
+            .set("emergency.poll_interval", "4s");
+        Infrastructure::builder(config.build().unwrap()).build()
+    };
+    let (one, other) = (slow("one").await.unwrap(), slow("other").await.unwrap());
+    let halt = one.emergency().halt("one", "prices look wrong").await.unwrap();
+    until_refused(&other).await;
+    other.emergency().rearm(&"anna".parse().unwrap(), "a test", halt.version).await.unwrap();
+    one.emergency().refresh().await.unwrap();
+
+    let console = infra_factory::Console::open(other.config()).await.unwrap();
+    console.emergency().halt("anna", "again").await.unwrap();
+    assert!(console.tell().await.is_empty());
+    until_refused(&one).await;
+    until_refused(&other).await;
+    console.close().await.unwrap();
+    for infra in [one, other] {
+        assert!(infra.close().await.unfinished.is_empty());
+    }
+}

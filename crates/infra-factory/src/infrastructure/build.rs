@@ -136,6 +136,8 @@ impl InfrastructureBuilder {
         let audit_relay = relay(outbox.audit_queue(), audit_refused, Box::new(to_audit) as _);
         let anchor = Anchor::new(&config)?;
         places.spill_events(&config, &bot, &system).await?;
+        // A halt is heard at once where the bus lives, and with the next poll where it does not.
+        let listener = emergency.listen(Arc::clone(&places.unspilled_events)).await?;
         // Nothing may fail any more once tasks run.
         let tasks = [&events_relay, &audit_relay].map(|r| tokio::spawn(Arc::clone(r).run())).into();
         let poller = emergency.spawn_poller();
@@ -153,6 +155,7 @@ impl InfrastructureBuilder {
             anchor,
             tasks: parking_lot::Mutex::new(tasks),
             poller: parking_lot::Mutex::new(Some(poller)),
+            listener: parking_lot::Mutex::new(Some(listener)),
             instance: parking_lot::Mutex::new(instance),
             closing: tokio::sync::Mutex::new(super::Closing::Open),
         })

@@ -3,9 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use infra_config::{Backend, Config};
-use infra_emergency::EmergencyController;
+use infra_emergency::{EmergencyController, TRANSITION_TOPIC};
+use infra_event_bus::Delivery;
 use infra_state_store::Key;
-use infra_types::{BotId, SystemClock};
+use infra_types::{BotId, Clock, Envelope, SystemClock, Topic};
 
 use super::{
     Infrastructure,
@@ -91,13 +92,18 @@ impl Console {
         &self.emergency
     }
 
-    /// Tells audit log and bus what was done here, now or by an earlier console that could not. What cannot be told within 5 s waits in the
-    /// ledger for the next one; the list says why.
+    /// Has every bot look at the kill switch now instead of with its next poll, and tells audit log and bus what was done here, now or by an
+    /// earlier console that could not. What cannot be told within 5 s waits in the ledger for the next one; the list says why.
     ///
     /// # Cancel safety
     /// Dropping the future may tell some rows again later, under the same ids.
     pub async fn tell(&self) -> Vec<String> {
         let mut waiting = Vec::new();
+        match tokio::time::timeout(TELL_TIMEOUT, self.nudge()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => waiting.push(format!("bots see it with their next poll: {e}")),
+            Err(_) => waiting.push("bots see it with their next poll: the event bus does not answer".to_owned()),
+        }
         for (what, relay) in [("audit log", &self.to_audit), ("event bus", &self.to_bus)] {
             match tokio::time::timeout(TELL_TIMEOUT, relay.flush()).await {
                 Ok(Ok(_)) => {}
@@ -106,6 +112,16 @@ impl Console {
             }
         }
         waiting
+    }
+
+    /// Tells bots to read the kill switch. It carries nothing that they believe: the ledger has the word.
+    async fn nudge(&self) -> Result<(), FactoryError> {
+        let bus = &self.places.unspilled_events;
+        let delivery = if bus.info().live_between_processes { Delivery::AtMostOnce } else { Delivery::AtLeastOnce };
+        let topic = Topic::new(TRANSITION_TOPIC).map_err(infra_event_bus::BusError::from)?;
+        let event = Envelope::new(topic, "emergency.nudge.v1", SystemClock.wall(), Vec::new());
+        bus.publish(event.with_source(Self::ID), delivery).await?;
+        Ok(())
     }
 
     /// Closes the stores.
