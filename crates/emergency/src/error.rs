@@ -2,7 +2,7 @@
 
 use infra_event_bus::BusError;
 use infra_state_store::StoreError;
-use infra_types::{ErrorKind, Scope, Timestamp, UserId};
+use infra_types::{BotId, ErrorKind, Scope, Timestamp, UserId};
 
 use crate::state::EmergencyState;
 
@@ -111,6 +111,22 @@ pub enum EmergencyError {
         /// What.
         scope: Scope,
     },
+    /// Another run of the bot beats, or a watcher that found it dead has not finished.
+    #[error("the heartbeat of {bot} is held by {holder} until {until}: wait, and see that the bot runs once")]
+    AlreadyBeating {
+        /// Which bot.
+        bot: BotId,
+        /// Who.
+        holder: String,
+        /// Until when by the store's clock, unless it is prolonged.
+        until: Timestamp,
+    },
+    /// A watcher found the bot silent: its scopes were halted and its orders canceled.
+    #[error("{bot} was silent for too long and was declared dead: reconcile its orders before it trades again")]
+    DeclaredDead {
+        /// Which bot.
+        bot: BotId,
+    },
     /// The bus refused.
     #[error("the bus does not carry the transitions: {0}")]
     Bus(#[from] BusError),
@@ -125,7 +141,10 @@ impl EmergencyError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Invalid { .. } => ErrorKind::Invalid,
-            Self::Stopped { .. } | Self::Unconfirmed | Self::CoolingDown { .. } => ErrorKind::Unavailable,
+            Self::Stopped { .. } | Self::Unconfirmed | Self::CoolingDown { .. } | Self::AlreadyBeating { .. } => {
+                ErrorKind::Unavailable
+            }
+            Self::DeclaredDead { .. } => ErrorKind::Fenced,
             Self::Damaged { .. } | Self::WentBack { .. } => ErrorKind::Corrupt,
             Self::Moved { .. } | Self::Contended | Self::NoRequest { .. } => ErrorKind::Conflict,
             Self::TooManyScopes { .. } => ErrorKind::LimitExceeded,

@@ -8,6 +8,7 @@ use crate::{
     controller::EmergencyController,
     durable::HISTORY_MAX,
     error::EmergencyError,
+    heartbeat::BotRecord,
     push::PushCounts,
     state::{Snapshot, Transition},
 };
@@ -25,6 +26,8 @@ pub struct EmergencyStatus {
     pub problem: Option<String>,
     /// The newest transitions, the newest first; empty if they could not be read.
     pub history: Vec<Transition>,
+    /// Every bot with a heartbeat; empty if they could not be read.
+    pub bots: Vec<BotRecord>,
     /// How many refreshes of this process failed.
     pub refreshes_failed: u64,
     /// What became of pushes.
@@ -43,6 +46,10 @@ impl EmergencyController {
             Ok(history) => (history, Ok(())),
             Err(e) => (Vec::new(), Err(e)),
         };
+        let (bots, read) = match self.bots().await {
+            Ok(bots) => (bots, read),
+            Err(e) => (Vec::new(), read.and(Err(e))),
+        };
         let (firm, scopes) = self.snapshots().into_iter().partition::<Vec<_>, _>(|s| s.scope == Scope::Firm);
         EmergencyStatus {
             firm: firm.into_iter().next().unwrap_or_else(|| self.snapshot()),
@@ -50,6 +57,7 @@ impl EmergencyController {
             is_confirmed: self.clock.now() < self.valid_until(),
             problem: refreshed.and(read).err().map(|e| e.to_string()),
             history,
+            bots,
             refreshes_failed: self.refreshes_failed(),
             push: self.push_counts(),
         }

@@ -148,6 +148,14 @@ impl View {
         inner.published.keys().map(|scope| self.enforced(&inner, scope, EmergencyState::Halt)).collect()
     }
 
+    /// The scopes that somebody stopped, or that are because the record is unreadable; not having read yet is no such reason.
+    pub(crate) fn stops(&self) -> Vec<Snapshot> {
+        let inner = self.inner.lock();
+        let states = inner.states(EmergencyState::Normal);
+        let stopped = states.iter().filter(|(_, state)| **state > EmergencyState::Normal);
+        stopped.map(|(scope, _)| self.enforced(&inner, scope, EmergencyState::Normal)).collect()
+    }
+
     /// Enforces the narrower stops that are known until the store holds them again.
     pub(crate) fn keep_known(&self) {
         self.change(|inner| {
@@ -244,7 +252,10 @@ impl View {
 
     fn fail(&self, inner: &mut Inner, error: &EmergencyError, version: u64) {
         let version = version.max(inner.known.as_ref().map_or(0, |r| r.version.0));
-        inner.fault = Some(Fault { what: error.to_string(), version, at: self.clock.wall(), ticket: inner.ticket });
+        let what = error.to_string();
+        // The same fault, seen again, began when it began.
+        let at = inner.fault.take().filter(|f| f.what == what).map_or_else(|| self.clock.wall(), |f| f.at);
+        inner.fault = Some(Fault { what, version, at, ticket: inner.ticket });
     }
 
     /// Changes what is known, publishes what follows from it, and tells the subscribers.

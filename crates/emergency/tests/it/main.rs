@@ -4,8 +4,12 @@
 
 mod fail_closed;
 mod fleet;
+mod heartbeat;
 mod interleavings;
+mod limits;
 mod poller;
+mod procedure;
+mod push;
 mod rearm_policy;
 mod scopes;
 mod store;
