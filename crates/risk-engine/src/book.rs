@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use infra_state_store::Version;
-use infra_types::{AccountId, Currency, Decimal, InstrumentId, InstrumentSpec, Monotonic, Scope, StrategyId, Timestamp};
+use infra_types::{
+    AccountId, Currency, Decimal, InstrumentId, InstrumentSpec, Monotonic, OrderId, Scope, StrategyId, Timestamp,
+};
 use jiff::civil::Date;
 
 use crate::{
@@ -11,10 +13,12 @@ use crate::{
     decision::{Check, code},
     limits,
     market::Market,
+    overrides::Override,
     portfolio::AccountMetrics,
     position::Position,
     rates::Rates,
     strategy::StrategyState,
+    working::Working,
 };
 
 /// The moment of one decision.
@@ -45,6 +49,9 @@ pub(crate) struct Book {
     pub(crate) positions: BTreeMap<AccountId, BTreeMap<InstrumentId, Versioned<Position>>>,
     pub(crate) strategies: BTreeMap<StrategyId, StrategyBook>,
     pub(crate) counters: BTreeMap<String, i64>,
+    pub(crate) working: BTreeMap<InstrumentId, Versioned<Working>>,
+    /// What was granted for orders that were just refused; each leaves with its order.
+    pub(crate) overrides: BTreeMap<(AccountId, OrderId), Versioned<Override>>,
     pub(crate) specs: BTreeMap<InstrumentId, InstrumentSpec>,
     pub(crate) rates: Rates,
     pub(crate) market: Market,
@@ -98,6 +105,13 @@ impl Book {
         let parts = &mut self.strategies.entry(strategy.clone()).or_default().parts;
         if parts.get(&of).is_none_or(|known| known.version < version) {
             parts.insert(of, Versioned { value, version });
+        }
+    }
+
+    /// As [`Book::offer_account`].
+    pub(crate) fn offer_working(&mut self, of: &InstrumentId, value: Working, version: Version) {
+        if self.working.get(of).is_none_or(|known| known.version < version) {
+            self.working.insert(of.clone(), Versioned { value, version });
         }
     }
 
@@ -232,15 +246,16 @@ impl Book {
         self.positions.iter().filter(|(_, of)| holds(of)).map(|(account, _)| account.clone()).collect()
     }
 
-    /// Equity of all accounts in the firm's currency, or the check that fails.
-    pub(crate) fn firm_equity(
+    /// Equity of the accounts that count, in the firm's currency, or the check that fails.
+    pub(crate) fn equity_of(
         &self,
+        counts: impl Fn(&AccountId) -> bool,
         currency: &Currency,
         now: Now,
         age_max: Option<Duration>,
     ) -> Result<Decimal, Check> {
         let mut sum = Decimal::ZERO;
-        for (id, account) in &self.accounts {
+        for (id, account) in self.accounts.iter().filter(|(id, _)| counts(id)) {
             let account = &account.value;
             let missing = |code: &'static str| Check::missing(code, Scope::Account(id.clone()), "equity of the firm");
             let rate = self.rates.get(&account.currency, currency).ok_or_else(|| missing(code::MISSING_CONVERSION))?;

@@ -2,11 +2,14 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use infra_types::{AccountId, Currency, Decimal, GroupId, InstrumentId};
+use infra_types::{AccountId, Currency, Decimal, GroupId, InstrumentId, Scope};
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 
-use crate::rules::Rule;
+use crate::{
+    rules::{Coverage, Limit, Mode, Rule, ScopeKind},
+    validate,
+};
 
 /// A limit that is an amount or follows the equity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,7 +37,7 @@ impl LimitValue {
         matches!(self, Self::OfEquity(_))
     }
 
-    fn figure(self) -> Decimal {
+    pub(crate) fn figure(self) -> Decimal {
         match self {
             Self::Amount(figure) | Self::OfEquity(figure) => figure,
         }
@@ -113,35 +116,42 @@ impl RiskLimits {
         if let Err(e) = self.zone() {
             mistakes.push(e);
         }
-        for (name, age) in [("reference_age_max", self.reference_age_max), ("mark_age_max", self.mark_age_max)] {
-            if age.is_some_and(|age| age.is_zero()) {
-                mistakes.push(format!("{name} must be above zero"));
-            }
+        if self.mark_age_max.is_some_and(|age| age.is_zero()) {
+            mistakes.push("mark_age_max must be above zero".into());
         }
-        let of = self.order_qty_max_of.iter().map(|(id, v)| (format!("order_qty_max_of {id}"), Some(*v)));
-        let plain = [("order_qty_max", self.order_qty_max), ("order_notional_max", self.order_notional_max)];
-        for (name, value) in plain.into_iter().map(|(n, v)| (n.to_owned(), v)).chain(of) {
-            if value.is_some_and(|v| v <= Decimal::ZERO) {
-                mistakes.push(format!("{name} must be above zero"));
-            }
-        }
-        // A loss of more than everything is never reached before everything is lost; exposure may be a multiple.
-        for (name, value, part_max) in [
-            ("exposure_account_max", self.exposure_account_max, Decimal::ONE_THOUSAND),
-            ("exposure_firm_max", self.exposure_firm_max, Decimal::ONE_THOUSAND),
-            ("position_notional_max", self.position_notional_max, Decimal::ONE_THOUSAND),
-            ("daily_loss_max", self.daily_loss_max, Decimal::ONE),
-            ("drawdown_max", self.drawdown_max, Decimal::ONE),
-        ] {
-            let Some(value) = value else { continue };
-            if value.figure() <= Decimal::ZERO {
-                mistakes.push(format!("{name} must be above zero"));
-            }
-            if value.needs_equity() && value.figure() > part_max {
-                mistakes.push(format!("{name} is a part of equity: at most {part_max} (1 is 100 %)"));
-            }
-        }
+        mistakes.extend(validate::mistakes(self));
         if mistakes.is_empty() { Ok(()) } else { Err(mistakes) }
+    }
+
+    /// The limits that have fields of their own, as the rules that they are; each is named as its field.
+    #[must_use]
+    pub fn flat_rules(&self) -> Vec<Rule> {
+        let rule = |id: &str, covers, limit| Rule { id: id.into(), covers, limit, warn_at: None, mode: Mode::Enforce };
+        let each = Coverage::Each;
+        let firm = || Coverage::One(Scope::Firm);
+        let mut rules = Vec::new();
+        let mut add = |id: &str, covers: Coverage, limit: Option<Limit>| {
+            rules.extend(limit.map(|limit| rule(id, covers, limit)));
+        };
+        add("reference_age_max", each(ScopeKind::Instrument), self.reference_age_max.map(Limit::ReferenceAge));
+        add("order_qty_max", each(ScopeKind::Instrument), self.order_qty_max.map(Limit::OrderQty));
+        for (instrument, max) in &self.order_qty_max_of {
+            let of = Coverage::One(Scope::Instrument(instrument.clone()));
+            add(&format!("order_qty_max_of:{instrument}"), of, Some(Limit::OrderQty(*max)));
+        }
+        let notional = self.order_notional_max.map(|max| Limit::OrderNotional(LimitValue::Amount(max)));
+        add("order_notional_max", each(ScopeKind::Account), notional);
+        add("exposure_firm_max", firm(), self.exposure_firm_max.map(Limit::Gross));
+        add("exposure_account_max", each(ScopeKind::Account), self.exposure_account_max.map(Limit::Gross));
+        add("position_notional_max", each(ScopeKind::Position), self.position_notional_max.map(Limit::Gross));
+        add("open_positions_max", firm(), self.open_positions_max.map(Limit::OpenPositions));
+        add("daily_loss_max", each(ScopeKind::Account), self.daily_loss_max.map(Limit::DailyLoss));
+        add("drawdown_max", each(ScopeKind::Account), self.drawdown_max.map(Limit::Drawdown));
+        rules
+    }
+
+    pub(crate) fn all_rules(&self) -> Vec<Rule> {
+        self.flat_rules().into_iter().chain(self.rules.iter().cloned()).collect()
     }
 
     pub(crate) fn zone(&self) -> Result<TimeZone, String> {

@@ -1,9 +1,9 @@
 //! A decision that explains itself.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use infra_types::{Decimal, OrderId, Scope};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 /// The stable codes of checks. A code never changes its meaning; new ones may come.
 pub mod code {
@@ -37,6 +37,14 @@ pub mod code {
     pub const EXPOSURE_FIRM: &str = "exposure_firm";
     /// Gross exposure of one account.
     pub const EXPOSURE_ACCOUNT: &str = "exposure_account";
+    /// Gross exposure of one group of accounts.
+    pub const EXPOSURE_GROUP: &str = "exposure_group";
+    /// Gross exposure at one venue.
+    pub const EXPOSURE_VENUE: &str = "exposure_venue";
+    /// Gross exposure of one strategy.
+    pub const EXPOSURE_STRATEGY: &str = "exposure_strategy";
+    /// Gross exposure of all accounts in one instrument.
+    pub const EXPOSURE_INSTRUMENT: &str = "exposure_instrument";
     /// Exposure of one account in one instrument.
     pub const POSITION_NOTIONAL: &str = "position_notional";
     /// How many positions are open or being opened.
@@ -99,11 +107,26 @@ pub mod code {
     pub const OVERFLOW: &str = "overflow";
 }
 
+/// How near to its limit a figure is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// Below the part at which the rule warns.
+    Ok,
+    /// At or above that part, and within the limit (FIA 2024).
+    Warn,
+    /// Beyond the limit, or an input is missing.
+    Breach,
+}
+
 /// One check: what was compared with what.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Check {
     /// Which check; see [`code`].
     pub code: &'static str,
+    /// The rule that asked for it, by its id (a limit outside the rules by its name); none if no limit did.
+    #[serde(serialize_with = "as_text", skip_serializing_if = "Option::is_none")]
+    pub rule: Option<Arc<str>>,
     /// What it covers.
     pub scope: Scope,
     /// The figure, with this order in it; where a ledger counter refused, its value without the order.
@@ -114,8 +137,23 @@ pub struct Check {
     pub headroom: Decimal,
     /// Whether it passed.
     pub passed: bool,
+    /// How near.
+    pub level: Level,
+    /// A rule that is only tried out: it refuses nothing.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub shadow: bool,
+    /// It did not pass, and two people let this one order through all the same.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub overridden: bool,
     /// One line for a person; may be empty.
     pub note: Cow<'static, str>,
+    /// From which part of the limit on it warns.
+    #[serde(skip)]
+    pub(crate) warn_at: Option<Decimal>,
+}
+
+fn as_text<S: Serializer>(rule: &Option<Arc<str>>, to: S) -> Result<S::Ok, S::Error> {
+    rule.as_deref().serialize(to)
 }
 
 impl Check {
@@ -123,7 +161,21 @@ impl Check {
     #[must_use]
     pub fn new(code: &'static str, scope: Scope, value: Decimal, limit: Decimal, passed: bool) -> Self {
         let headroom = limit.saturating_sub(value);
-        Self { code, scope, value, limit, headroom, passed, note: Cow::Borrowed("") }
+        let level = if passed { Level::Ok } else { Level::Breach };
+        Self {
+            code,
+            rule: None,
+            scope,
+            value,
+            limit,
+            headroom,
+            passed,
+            level,
+            shadow: false,
+            overridden: false,
+            note: Cow::Borrowed(""),
+            warn_at: None,
+        }
     }
 
     /// `value` may be `limit` at most.
@@ -150,6 +202,28 @@ impl Check {
         self.note = note.into();
         self
     }
+
+    /// Whether it refuses the order: it did not pass, and it is neither tried out nor overridden.
+    #[must_use]
+    pub fn refuses(&self) -> bool {
+        !self.passed && !self.shadow && !self.overridden
+    }
+
+    /// Takes another figure, and with it headroom and level; whether it passed stays as it is.
+    pub(crate) fn measure(&mut self, value: Decimal) {
+        self.value = value;
+        self.headroom = self.limit.saturating_sub(value);
+        self.grade();
+    }
+
+    fn grade(&mut self) {
+        let warns = |at: Decimal| self.value >= at.saturating_mul(self.limit);
+        self.level = match (self.passed, self.warn_at) {
+            (false, _) => Level::Breach,
+            (true, Some(at)) if warns(at) => Level::Warn,
+            _ => Level::Ok,
+        };
+    }
 }
 
 /// Every check of one order and the verdict.
@@ -157,8 +231,10 @@ impl Check {
 pub struct Decision {
     /// The order.
     pub order: OrderId,
-    /// Whether all checks passed.
+    /// Whether all checks passed that refuse if they do not.
     pub approved: bool,
+    /// Under which version of the limits; 0 for limits that are in no store.
+    pub limits: u64,
     /// The checks in the order they were made. What could not be judged for want of an input is left out: the
     /// missing input is there as a failed check.
     pub checks: Vec<Check>,
@@ -167,29 +243,48 @@ pub struct Decision {
 impl Decision {
     /// The verdict over `checks`.
     #[must_use]
-    pub fn over(order: OrderId, checks: Vec<Check>) -> Self {
-        let approved = checks.iter().all(|c| c.passed);
-        Self { order, approved, checks }
+    pub fn over(order: OrderId, mut checks: Vec<Check>) -> Self {
+        checks.iter_mut().for_each(Check::grade);
+        let approved = !checks.iter().any(Check::refuses);
+        Self { order, approved, limits: 0, checks }
     }
 
-    /// The checks that did not pass.
+    /// The same, made under this version of the limits.
+    #[must_use]
+    pub fn under(mut self, limits: u64) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// The checks that refuse the order.
     pub fn failures(&self) -> impl Iterator<Item = &Check> {
-        self.checks.iter().filter(|c| !c.passed)
+        self.checks.iter().filter(|c| c.refuses())
     }
 
-    /// The code of the first check that did not pass.
+    /// The checks that would have refused the order if their rules were not only tried out.
+    pub fn shadow_failures(&self) -> impl Iterator<Item = &Check> {
+        self.checks.iter().filter(|c| !c.passed && c.shadow)
+    }
+
+    /// The highest level of all checks that count.
+    #[must_use]
+    pub fn level(&self) -> Level {
+        self.checks.iter().filter(|c| !c.shadow).map(|c| c.level).max().unwrap_or(Level::Ok)
+    }
+
+    /// The code of the first check that refuses.
     #[must_use]
     pub fn first_code(&self) -> Option<&'static str> {
         self.failures().next().map(|c| c.code)
     }
 
-    /// Whether a check with this code did not pass.
+    /// Whether a check with this code refuses.
     #[must_use]
     pub fn failed(&self, code: &str) -> bool {
         self.failures().any(|c| c.code == code)
     }
 
-    /// The failed checks in one line.
+    /// The checks that refuse, in one line.
     #[must_use]
     pub fn reason(&self) -> String {
         let line = |c: &Check| {
@@ -221,5 +316,23 @@ mod tests {
         let json = serde_json::to_value(&decision).unwrap();
         assert_eq!(json["checks"][1]["headroom"], "-8");
         assert_eq!(json["checks"][1]["scope"], "firm");
+    }
+
+    #[test]
+    fn a_part_of_the_limit_warns_and_a_trial_refuses_nothing() {
+        let check = |value| Check {
+            warn_at: Some(Decimal::new(8, 1)),
+            ..Check::at_most(code::ORDER_QTY, Scope::Firm, Decimal::from(value), Decimal::TEN)
+        };
+        let trial = Check { shadow: true, rule: Some("r".into()), ..check(11) };
+        let decision = Decision::over("o".parse().unwrap(), vec![check(7), check(8), trial]).under(3);
+        let levels: Vec<_> = decision.checks.iter().map(|c| c.level).collect();
+        assert_eq!(levels, [Level::Ok, Level::Warn, Level::Breach]);
+        assert_eq!((decision.approved, decision.level(), decision.shadow_failures().count()), (true, Level::Warn, 1));
+        let json = serde_json::to_value(&decision).unwrap();
+        assert_eq!((&json["limits"], &json["checks"][2]["rule"]), (&3.into(), &"r".into()));
+        assert!(json["checks"][0].get("shadow").is_none());
+        let refused = Decision::over("o".parse().unwrap(), vec![check(11)]);
+        assert!(!refused.approved && !Decision { approved: true, ..refused }.checks[0].passed);
     }
 }

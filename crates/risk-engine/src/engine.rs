@@ -4,20 +4,20 @@ use std::sync::Arc;
 
 use infra_state_store::{Applied, Batch, Op, StateStore, StoreError, Ttl, When};
 use infra_types::{AccountId, Clock, Currency, Decimal, InstrumentId, InstrumentSpec, InvalidValue, Namespace, Order};
-use jiff::tz::TimeZone;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 
 use crate::{
     account::AccountState,
+    answers::{Obstacle, measured, refused_by_store},
     book::{Book, Now},
     config::RiskLimits,
-    decision::Decision,
     error::RiskError,
     holder::Holder,
     ledger,
+    limit_store::{self, Active},
     market::Quote,
-    plan::{self, Ops, Planned, Role},
-    reservation::{Approval, Outcome, Reservation, Settled},
+    plan::{self, Planned},
+    reservation::{Approval, Effect, Outcome, Reservation, Settled},
     settle,
 };
 
@@ -45,19 +45,9 @@ pub struct RiskEngine {
     pub(crate) store: Arc<dyn StateStore>,
     pub(crate) namespace: Namespace,
     clock: Arc<dyn Clock>,
-    zone: TimeZone,
-    pub(crate) limits: RiskLimits,
+    pub(crate) limits: RwLock<Arc<Active>>,
     pub(crate) book: Mutex<Book>,
     pub(crate) holder: Option<Holder>,
-}
-
-/// Why a batch of ours did not happen.
-enum Obstacle {
-    /// What we knew is old.
-    Stale,
-    /// A limit's counter refused: the place of its check and the counter's value.
-    Limit(usize, i64),
-    Error(RiskError),
 }
 
 impl RiskEngine {
@@ -71,16 +61,15 @@ impl RiskEngine {
         clock: Arc<dyn Clock>,
         limits: RiskLimits,
     ) -> Result<Self, RiskError> {
-        limits.validate().map_err(RiskError::InvalidLimits)?;
-        let zone = limits.zone().map_err(|mistake| RiskError::InvalidLimits(vec![mistake]))?;
-        Ok(Self { store, namespace, clock, zone, limits, book: Mutex::default(), holder: None })
+        let limits = limit_store::given(limits, clock.wall())?;
+        Ok(Self { store, namespace, clock, limits, book: Mutex::default(), holder: None })
     }
 
     pub(crate) fn now(&self) -> Now {
         let wall = self.clock.wall();
         // Every i64 of nanoseconds is in jiff's range.
         let instant = jiff::Timestamp::from_nanosecond(i128::from(wall.as_nanos())).unwrap_or_default();
-        Now { mono: self.clock.now(), wall, day: self.zone.to_datetime(instant).date() }
+        Now { mono: self.clock.now(), wall, day: self.active().zone.to_datetime(instant).date() }
     }
 
     /// Creates the account's durable record with `deposit`; if there is one already, loads it and leaves it as it is.
@@ -151,16 +140,19 @@ impl RiskEngine {
     /// (in memory; the next fill or [`RiskEngine::checkpoint`] makes them durable).
     ///
     /// # Errors
-    /// `Invalid` for a crossed quote, one from the future, or one older than the last: the last stays.
+    /// `Quote` for a crossed quote, one further in the future than `clock_skew_max`, or one older than the last: the last stays, and
+    /// [`RiskEngine::quotes_refused`] counts it.
     pub fn update_market(&self, instrument: &InstrumentId, quote: Quote) -> Result<(), RiskError> {
-        let now = self.now();
+        let (now, active) = (self.now(), self.active());
+        let limits = active.limits();
         let mut book = self.book.lock();
-        book.market.update(instrument, quote, now.wall, now.mono, self.limits.clock_skew_max)?;
+        let windows = &active.rules.price_windows;
+        book.market.update(instrument, quote, now.wall, now.mono, limits.clock_skew_max, windows)?;
         for account in book.holders(instrument) {
             book.observe(&account, now);
         }
         for strategy in book.strategies_in(instrument) {
-            book.observe_strategy(&strategy, self.limits.firm_currency.as_ref(), now);
+            book.observe_strategy(&strategy, limits.firm_currency.as_ref(), now);
         }
         Ok(())
     }
@@ -183,34 +175,40 @@ impl RiskEngine {
     ) -> Result<Approval, RiskError> {
         let mut fresh = false;
         let mut tries = 0;
-        while tries < RESERVE_TRIES {
+        let mut tries_max = RESERVE_TRIES;
+        while tries < tries_max {
+            let (now, active) = (self.now(), self.active());
             let planned = {
-                let now = self.now();
                 let mut book = self.book.lock();
                 book.observe(&order.account, now);
-                plan::plan(&book, &self.limits, now, &order, stance)?
+                plan::plan(&book, &active, now, &order, stance)?
             };
             let (mut approval, mut ops) = match planned {
                 // What refuses, or depends on how much is being reduced, is decided on what the store says now.
-                Planned::Refused(decision) if fresh => return Err(RiskError::Refused(Box::new(decision))),
+                Planned::Refused(decision) if fresh => {
+                    self.book.lock().overrides.remove(&(order.account.clone(), order.id.clone()));
+                    return Err(RiskError::Refused(Box::new(decision)));
+                }
                 Planned::Go(approval, ops) if fresh || approval.reservation.hold_reducing == 0 => (approval, ops),
-                Planned::Refused(_) | Planned::Go(..) => {
+                planned => {
                     self.refresh_for(&order).await?;
+                    if matches!(planned, Planned::Refused(_)) {
+                        self.read_override(&order).await?;
+                    }
                     fresh = true;
                     continue;
                 }
             };
+            if approval.reservation.effect == Effect::Reduce {
+                // An exit must work.
+                tries_max = SETTLE_TRIES;
+            }
             self.hold(&mut approval, &mut ops)?;
             match self.execute(&ops, compose(&approval)).await {
                 Ok(applied) => {
                     self.learn(&ops, &applied, None);
-                    for ((_, role), done) in ops.0.iter().zip(&applied) {
-                        if let (Role::Limited(name, at), Applied::Counter(raw)) = (role, done) {
-                            let check = &mut approval.decision.checks[*at];
-                            check.value = ledger::figure(name, *raw);
-                            check.headroom = check.limit.saturating_sub(check.value);
-                        }
-                    }
+                    measured(&mut approval.decision.checks, &ops, &applied);
+                    self.book.lock().overrides.remove(&(order.account.clone(), order.id.clone()));
                     return Ok(*approval);
                 }
                 Err(Obstacle::Stale) => {
@@ -218,8 +216,11 @@ impl RiskEngine {
                     self.refresh_for(&order).await?;
                     fresh = true;
                 }
-                Err(Obstacle::Limit(at, current)) => {
-                    return Err(RiskError::Refused(Box::new(refused_by_store(approval.decision, &ops, at, current))));
+                // What two people granted is looked for only where it matters.
+                Err(Obstacle::Limit(_)) if !fresh && self.read_override(&order).await? => fresh = true,
+                Err(Obstacle::Limit(full)) => {
+                    self.book.lock().overrides.remove(&(order.account.clone(), order.id.clone()));
+                    return Err(RiskError::Refused(Box::new(refused_by_store(approval.decision, &ops, &full))));
                 }
                 Err(Obstacle::Error(error)) => return Err(error),
             }
@@ -252,16 +253,16 @@ impl RiskEngine {
         let mut held = self.held_for(reservation, true).await?;
         let mut tries = 0;
         while tries < SETTLE_TRIES {
+            let (now, active) = (self.now(), self.active());
             let planned = {
-                let now = self.now();
                 let mut book = self.book.lock();
                 book.observe(&order.account, now);
-                settle::plan(&book, &self.limits, now, order, reservation, outcome)
+                settle::plan(&book, &active, now, order, reservation, outcome)
             };
             let (settled, mut ops) = match planned {
                 Err(RiskError::UnknownAccount(_)) if tries == 0 => {
                     tries += 1;
-                    self.refresh_for(&order).await?;
+                    self.refresh_for(order).await?;
                     continue;
                 }
                 planned => planned?,
@@ -272,9 +273,9 @@ impl RiskEngine {
                     self.learn(&ops, &applied, Some((order, &settled)));
                     return Ok(settled);
                 }
-                Err(Obstacle::Stale | Obstacle::Limit(..)) => {
+                Err(Obstacle::Stale | Obstacle::Limit(_)) => {
                     tries += 1;
-                    self.refresh_for(&order).await?;
+                    self.refresh_for(order).await?;
                     held = self.held_for(reservation, false).await?;
                 }
                 Err(Obstacle::Error(error)) => return Err(error),
@@ -339,85 +340,4 @@ impl RiskEngine {
         }
         Err(RiskError::Contended { tries: SETTLE_TRIES })
     }
-
-    /// Applies our operations and the caller's as one batch.
-    async fn execute(&self, ops: &Ops, callers: Vec<Op>) -> Result<Vec<Applied>, Obstacle> {
-        let own = ops.0.len();
-        let mut batch = Batch::new(self.namespace.clone());
-        batch.extend(ops.0.iter().map(|(op, _)| op.clone()).chain(callers));
-        let source = match self.store.apply(batch).await {
-            Ok(applied) => return Ok(applied),
-            Err(source) => source,
-        };
-        let role = source.index().and_then(|index| ops.0.get(index)).map(|(_, role)| role);
-        if let Some(error) = role.and_then(|role| self.hold_refused(role, &source)) {
-            return Err(Obstacle::Error(error));
-        }
-        Err(match source.index() {
-            Some(index) if index >= own => Obstacle::Error(RiskError::Caller { index: index - own, source }),
-            Some(index) => match (&ops.0[index].1, &source) {
-                (
-                    Role::Limited(name, at),
-                    StoreError::OutOfBounds { current, .. } | StoreError::Overflow { current, .. },
-                ) => {
-                    self.book.lock().counters.insert(name.clone(), *current);
-                    Obstacle::Limit(*at, *current)
-                }
-                (_, StoreError::Mismatch { .. } | StoreError::OutOfBounds { .. }) => Obstacle::Stale,
-                _ => Obstacle::Error(source.into()),
-            },
-            None => Obstacle::Error(source.into()),
-        })
-    }
-
-    /// Remembers what a batch of ours gave.
-    fn learn(&self, ops: &Ops, applied: &[Applied], settled: Option<(&Order, &Settled)>) {
-        self.learn_held(ops, applied);
-        let mut book = self.book.lock();
-        for ((_, role), done) in ops.0.iter().zip(applied) {
-            match (role, done, settled) {
-                (Role::Counter(name) | Role::Limited(name, _), Applied::Counter(raw), _) => {
-                    book.counters.insert(name.clone(), *raw);
-                }
-                (Role::Account, Applied::Version(version), Some((_, settled))) => {
-                    book.offer_account(settled.account.clone(), *version);
-                }
-                (Role::Position, Applied::Version(version), Some((order, settled))) => {
-                    if let Some(position) = &settled.position_after {
-                        book.offer_position(&order.account, &order.instrument, position.clone(), *version);
-                    }
-                }
-                (Role::Strategy, Applied::Version(version), Some((_, settled))) => {
-                    book.offer_strategy(settled.strategy.clone(), *version);
-                }
-                (Role::Part, Applied::Version(version), Some((order, settled))) => {
-                    if let Some(part) = &settled.strategy_position {
-                        let of = (order.account.clone(), order.instrument.clone());
-                        book.offer_part(&settled.strategy.id, of, part.clone(), *version);
-                    }
-                }
-                _ => {}
-            }
-        }
-    }
-}
-
-/// The decision after a limit's counter refused at `at` with the value `current`.
-fn refused_by_store(decision: Decision, ops: &Ops, at: usize, current: i64) -> Decision {
-    let mut checks = decision.checks;
-    for (_, role) in &ops.0 {
-        let Role::Limited(name, place) = role else { continue };
-        let check = &mut checks[*place];
-        if *place == at {
-            let with = check.value;
-            check.value = ledger::figure(name, current);
-            check.passed = false;
-            check.note = format!("in use without this order; {with} was expected with it").into();
-        } else {
-            check.passed = check.value <= check.limit;
-            check.note = "last known; the store was not asked".into();
-        }
-        check.headroom = check.limit.saturating_sub(check.value);
-    }
-    Decision::over(decision.order, checks)
 }

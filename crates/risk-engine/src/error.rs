@@ -3,7 +3,7 @@
 use infra_state_store::StoreError;
 use infra_types::{AccountId, BotId, Currency, ErrorKind, InvalidValue, OrderId};
 
-use crate::{decision::Decision, reservation::Reservation};
+use crate::{decision::Decision, market::QuoteError, reservation::Reservation};
 
 /// A refusal. Unless its kind is `Ambiguous` or `Corrupt`, nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +64,17 @@ pub enum RiskError {
     /// The limits make no sense.
     #[error("invalid limits: {}", .0.join("; "))]
     InvalidLimits(Vec<String>),
+    /// Somebody stored other limits in the meantime: read them and decide anew.
+    #[error("version {stored} of the limits is stored, not {base}: read it and decide anew")]
+    LimitsChanged {
+        /// The version that the change was thought out on.
+        base: u64,
+        /// The stored one; 0 if none is.
+        stored: u64,
+    },
+    /// A quote makes no sense and was not taken.
+    #[error("quote of {0}")]
+    Quote(#[from] QuoteError),
     /// An argument makes no sense.
     #[error(transparent)]
     Invalid(#[from] InvalidValue),
@@ -100,7 +111,8 @@ impl RiskError {
             Self::Contended { .. } => ErrorKind::Transient,
             Self::Caller { source, .. } => source.kind(),
             Self::Store(source) => source.kind(),
-            Self::InvalidLimits(_) | Self::Invalid(_) | Self::UnknownAccount(_) => ErrorKind::Invalid,
+            Self::LimitsChanged { .. } => ErrorKind::Conflict,
+            Self::InvalidLimits(_) | Self::Quote(_) | Self::Invalid(_) | Self::UnknownAccount(_) => ErrorKind::Invalid,
             Self::MissingConversion { .. } => ErrorKind::Unavailable,
             Self::HolderLost { .. } => ErrorKind::Fenced,
             Self::AlreadyHeld(_) | Self::NotOrphaned { .. } | Self::ReservationMoved { .. } => ErrorKind::Conflict,

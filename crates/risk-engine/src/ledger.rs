@@ -12,6 +12,13 @@ pub(crate) const ACCOUNTS: &str = "risk/account/";
 pub(crate) const POSITIONS: &str = "risk/position/";
 /// Strategies' own figures (`{strategy}`) and their parts of positions (`{strategy}/{account}/{instrument}`).
 pub(crate) const STRATEGIES: &str = "risk/strategy/";
+/// The limits that are in force; every version of them under `risk/limits/history/`.
+pub(crate) const LIMITS: &str = "risk/limits";
+pub(crate) const LIMITS_HISTORY: &str = "risk/limits/history/";
+/// How many approvals a strategy had since a person enabled it last.
+pub(crate) const EXECUTIONS: &str = "risk/executions/";
+/// The orders that work in an instrument, where a rule needs to know.
+pub(crate) const WORKING: &str = "risk/working/";
 /// Approved orders that are not over: `{account}/{order}`.
 pub(crate) const HELD: &str = "risk/held/";
 /// How many orders of an account are held.
@@ -167,6 +174,28 @@ pub(crate) fn part(strategy: &StrategyId, account: &AccountId, instrument: &Inst
     format!("{STRATEGIES}{strategy}/{account}/{instrument}")
 }
 
+pub(crate) fn limits_at(version: u64) -> String {
+    format!("{LIMITS_HISTORY}{version:020}")
+}
+
+pub(crate) fn executions(strategy: &StrategyId) -> String {
+    format!("{EXECUTIONS}{strategy}")
+}
+
+/// Who enabled a strategy last.
+pub(crate) fn enabled(strategy: &StrategyId) -> String {
+    format!("risk/enabled/{strategy}")
+}
+
+/// An override.
+pub(crate) fn granted(account: &AccountId, order: &OrderId) -> String {
+    format!("risk/override/{account}/{order}")
+}
+
+pub(crate) fn working(instrument: &InstrumentId) -> String {
+    format!("{WORKING}{instrument}")
+}
+
 pub(crate) fn held_of(account: &AccountId) -> String {
     format!("{HELD}{account}/")
 }
@@ -185,10 +214,6 @@ pub(crate) fn holder(name: &BotId) -> String {
 
 pub(crate) fn reducing(account: &AccountId, instrument: &InstrumentId) -> String {
     Counter::of_position(Metric::Reducing, account, instrument).name()
-}
-
-pub(crate) fn opening(account: &AccountId, instrument: &InstrumentId) -> String {
-    Counter::of_position(Metric::Orders, account, instrument).name()
 }
 
 pub(crate) fn key(name: &str) -> Result<Key, StoreError> {
@@ -239,11 +264,16 @@ fn scale_qty(scaled: Decimal) -> Option<i64> {
     i64::try_from(scaled).ok().filter(|raw| raw.abs() <= Scaled::MAX)
 }
 
-/// The figure that a counter stands for.
-pub(crate) fn figure(name: &str, raw: i64) -> Decimal {
+/// Decimal places of a counter.
+pub(crate) fn places(name: &str) -> u32 {
     let metric = name.strip_prefix(USED).and_then(|rest| rest.split('/').next());
     let metric = metric.and_then(|word| Metric::ALL.into_iter().find(|m| m.as_str() == word));
-    Decimal::new(raw, metric.map_or(0, Metric::places))
+    metric.map_or(0, Metric::places)
+}
+
+/// The figure that a counter stands for.
+pub(crate) fn figure(name: &str, raw: i64) -> Decimal {
+    Decimal::new(raw, places(name))
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use crate::{
     ledger::{self, Counter, Metric},
     position::Position,
     strategy::StrategyState,
+    working::Working,
 };
 
 impl RiskEngine {
@@ -23,10 +24,11 @@ impl RiskEngine {
     pub async fn restore(&self) -> Result<(), RiskError> {
         // Accounts before positions: a position that is newer than its account fails the account's precondition later, an
         // account that is newer than its positions would not.
+        self.reload_limits().await?;
         self.load(ledger::ACCOUNTS).await?;
         self.load(ledger::POSITIONS).await?;
         self.load(ledger::STRATEGIES).await?;
-        for prefix in [ledger::USED, ledger::HELD_COUNTS] {
+        for prefix in [ledger::USED, ledger::HELD_COUNTS, ledger::EXECUTIONS, ledger::WORKING] {
             self.load(prefix).await?;
         }
         Ok(())
@@ -58,6 +60,13 @@ impl RiskEngine {
             let (account, instrument) = ledger::parse_position(name).ok_or_else(|| corrupt("not a position's key"))?;
             let position: Position = ledger::decode(key, entry)?;
             self.book.lock().offer_position(&account, &instrument, position, version()?);
+        } else if name == ledger::LIMITS {
+            self.adopt_limits(ledger::decode(key, entry)?, version()?)?;
+        } else if name.starts_with(ledger::WORKING) {
+            let of = name.strip_prefix(ledger::WORKING).and_then(|id| id.parse().ok());
+            let of: InstrumentId = of.ok_or_else(|| corrupt("not an instrument's key"))?;
+            let (value, version) = (ledger::decode::<Working>(key, entry)?, version()?);
+            self.book.lock().offer_working(&of, value, version);
         } else if name.starts_with(ledger::STRATEGIES) {
             match ledger::parse_strategy(name).ok_or_else(|| corrupt("not a strategy's key"))? {
                 (_, None) => {
@@ -88,13 +97,15 @@ impl RiskEngine {
         account: &AccountId,
         of: Option<(&InstrumentId, &StrategyId)>,
     ) -> Result<(), RiskError> {
-        let mut names = vec![ledger::account(account), ledger::held_count(account)];
+        let mut names = vec![ledger::LIMITS.to_owned(), ledger::account(account), ledger::held_count(account)];
         let counters = [Metric::Gross, Metric::NetLong, Metric::NetShort, Metric::Orders, Metric::Slots];
         for scope in [Scope::Firm, Scope::Account(account.clone())] {
             names.extend(counters.map(|metric| Counter::of(metric, scope.clone()).name()));
         }
         if let Some((instrument, strategy)) = of {
             names.push(ledger::strategy(strategy));
+            names.push(ledger::executions(strategy));
+            names.push(ledger::working(instrument));
             let quantities = [Metric::Long, Metric::Short, Metric::LongWhole, Metric::ShortWhole];
             for metric in [Metric::Gross, Metric::Orders, Metric::Reducing].into_iter().chain(quantities) {
                 names.push(Counter::of_position(metric, account, instrument).name());
@@ -107,7 +118,7 @@ impl RiskEngine {
                 names.push(Counter::of(metric, Scope::Strategy(strategy.clone())).name());
             }
         }
-        if let Some(group) = self.limits.groups.get(account) {
+        if let Some(group) = self.active().limits().groups.get(account) {
             let of_group = [Metric::Gross, Metric::NetLong, Metric::NetShort];
             names.extend(of_group.map(|metric| Counter::of(metric, Scope::Group(group.clone())).name()));
         }
@@ -116,6 +127,7 @@ impl RiskEngine {
         for (key, entry) in keys.iter().zip(&entries) {
             match entry {
                 Some(entry) => self.take(key, entry)?,
+                None if key.name() == ledger::LIMITS => self.forget_limits(),
                 None => {
                     self.book.lock().counters.remove(key.name());
                 }

@@ -69,7 +69,8 @@ impl Moves {
         let held = sign * ledger::qty_counted(r.remaining, qty.places())?;
         self.add(qty, position(), held);
         self.add(qty, Place::Scope(Scope::Instrument(r.instrument.clone())), held);
-        for place in [Place::Scope(Scope::Firm), Place::Scope(Scope::Account(r.account.clone())), strategy(), position()]
+        for place in
+            [Place::Scope(Scope::Firm), Place::Scope(Scope::Account(r.account.clone())), strategy(), position()]
         {
             self.add(Metric::Orders, place, sign);
         }
@@ -78,11 +79,7 @@ impl Moves {
 
     /// Gross amounts of account and position (account currency) and of everything wider but strategies (firm currency).
     fn amounts(&mut self, r: &Reservation, amount: i64, firm: i64) {
-        for scope in [
-            Scope::Firm,
-            Scope::Venue(r.instrument.venue.clone()),
-            Scope::Instrument(r.instrument.clone()),
-        ] {
+        for scope in [Scope::Firm, Scope::Venue(r.instrument.venue.clone()), Scope::Instrument(r.instrument.clone())] {
             self.add(Metric::Gross, Place::Scope(scope), firm);
         }
         if let Some(group) = &r.group {

@@ -4,12 +4,17 @@ use infra_types::{AccountId, Decimal, InstrumentId, Scaled, Scope, StrategyId};
 
 use crate::{
     account::AccountState,
+    book::{Book, Now},
     decision::{Check, Decision, code},
     engine::RiskEngine,
-    ledger::{Counter, Metric},
-    limits,
+    ledger::{Counter, Metric, Place},
+    limit_store::Active,
+    limits::{self, Bounded},
+    market::QuotesRefused,
     portfolio::{self, AccountMetrics, PortfolioMetrics},
     position::Position,
+    rulebook::{Kind, Sort},
+    rules::Limit,
     strategy::StrategyState,
 };
 
@@ -93,46 +98,21 @@ impl RiskEngine {
         let mut book = self.book.lock();
         book.observe(account, now);
         let scope = Scope::Account(account.clone());
-        let limits = &self.limits;
+        let active = self.active();
         let mut checks = Vec::new();
         match (book.accounts.get(account).map(|a| &a.value), Scaled::used(size)) {
             (None, _) => checks.push(Check::missing(code::UNKNOWN_ACCOUNT, scope, "open the account first")),
             (_, Err(_)) => checks.push(Check::missing(code::OVERFLOW, scope, "the size is too large to count")),
-            (Some(state), Ok(add)) => {
-                let pnl = book.unrealised(state, None, now, limits.mark_age()).map(|u| state.pnl(u));
-                checks.extend(pnl.as_ref().err().cloned());
-                let pnl = pnl.ok();
-                checks.push(limits::order_notional(limits, account, size));
-                checks.push(limits::daily_loss(limits, state, pnl));
-                checks.push(limits::drawdown(limits, state, pnl));
-                let equity = pnl.map(|pnl| state.deposits.saturating_add(pnl));
-                let of_account = Scope::Account(account.clone());
-                let used = book.counter(&Counter::of(Metric::Gross, of_account).name());
-                let slots = limits::max_positions(limits, book.counter(&Counter::of(Metric::Slots, Scope::Firm).name()), 1);
-                let mut bounded = vec![limits::exposure_account(limits, account, equity, used, add), slots];
-                let firm = limits.firm_currency.as_ref();
-                match firm.and_then(|firm| book.rates.get(&state.currency, firm)) {
-                    None => {
-                        let note = "the firm's currency, or the rate to it, is not set";
-                        checks.push(Check::missing(code::MISSING_CONVERSION, Scope::Firm, note));
-                    }
-                    Some(rate) => {
-                        let add = Scaled::used(size.saturating_mul(rate)).unwrap_or(add);
-                        let equity = firm.and_then(|firm| book.firm_equity(firm, now, limits.mark_age()).ok());
-                        let used = book.counter(&Counter::of(Metric::Gross, Scope::Firm).name());
-                        bounded.push(limits::exposure_firm(limits, equity, used, add));
-                    }
-                }
-                for found in bounded {
-                    checks.push(match found {
-                        Ok(found) => Check { passed: found.check.value <= found.check.limit, ..found.check },
-                        Err(check) => check,
-                    });
-                }
-            }
+            (Some(state), Ok(add)) => advise(&book, &active, now, state, size, add, &mut checks),
         }
         let failed = checks.into_iter().filter(|c| !c.passed).collect::<Vec<_>>();
         (failed.is_empty(), reason(failed))
+    }
+
+    /// How many quotes were refused since the engine was made, by reason.
+    #[must_use]
+    pub fn quotes_refused(&self) -> QuotesRefused {
+        self.book.lock().market.refused
     }
 
     /// Sums over all accounts, in the firm's currency, at the last quotes.
@@ -142,7 +122,76 @@ impl RiskEngine {
         let mut book = self.book.lock();
         let accounts: Vec<AccountId> = book.accounts.keys().cloned().collect();
         accounts.iter().for_each(|account| book.observe(account, now));
-        portfolio::reckon(&book, self.limits.firm_currency.as_ref(), now)
+        portfolio::reckon(&book, self.active().limits().firm_currency.as_ref(), now)
+    }
+}
+
+/// The checks that need no order but its size.
+fn advise(
+    book: &Book,
+    active: &Active,
+    now: Now,
+    state: &AccountState,
+    size: Decimal,
+    add: Scaled,
+    checks: &mut Vec<Check>,
+) {
+    let limits = active.limits();
+    let (scope, of_account) = (Scope::Account(state.id.clone()), Place::Scope(Scope::Account(state.id.clone())));
+    let pnl = book.unrealised(state, None, now, limits.mark_age()).map(|u| state.pnl(u));
+    checks.extend(pnl.as_ref().err().cloned());
+    let pnl = pnl.ok();
+    let equity = pnl.map(|pnl| state.deposits.saturating_add(pnl));
+    let rule = |kind, sort, place: &Place| active.rules.at(kind, sort, place).map(|named| named.rule.limit);
+    let used = |metric, scope: &Scope| book.counter(&Counter::of(metric, scope.clone()).name());
+    let counted = |found: Result<Bounded, Check>| match found {
+        Ok(found) => Check { passed: found.check.value <= found.check.limit, ..found.check },
+        Err(check) => check,
+    };
+    if let Some(Limit::OrderNotional(limit)) = rule(Kind::OrderNotional, Sort::Account, &of_account) {
+        checks.push(limits::order_notional(scope.clone(), limit, equity, size).unwrap_or_else(|check| check));
+    }
+    match rule(Kind::DailyLoss, Sort::Account, &of_account) {
+        Some(Limit::DailyLoss(limit)) => {
+            let loss = pnl.map(|pnl| state.daily_loss(pnl));
+            checks.push(limits::daily_loss(scope.clone(), limit, Some(state.day_start_equity()), loss));
+        }
+        _ => checks.push(Check::unset("daily_loss_max", scope.clone())),
+    }
+    match rule(Kind::Drawdown, Sort::Account, &of_account) {
+        Some(Limit::Drawdown(limit)) => checks.push(limits::drawdown(limit, state, pnl)),
+        _ => checks.push(Check::unset("drawdown_max", scope.clone())),
+    }
+    match rule(Kind::Gross, Sort::Account, &of_account) {
+        Some(Limit::Gross(limit)) => {
+            let used = used(Metric::Gross, &scope);
+            let found = limits::exposure(code::EXPOSURE_ACCOUNT, scope.clone(), limit, equity, used, add);
+            checks.push(counted(found));
+        }
+        _ => checks.push(Check::unset("exposure_account_max", scope.clone())),
+    }
+    let firm = Place::Scope(Scope::Firm);
+    match rule(Kind::OpenPositions, Sort::Firm, &firm) {
+        Some(Limit::OpenPositions(max)) => {
+            checks.push(counted(Ok(limits::max_positions(Scope::Firm, max, used(Metric::Slots, &Scope::Firm), 1))));
+        }
+        _ => checks.push(Check::unset("open_positions_max", Scope::Firm)),
+    }
+    let currency = limits.firm_currency.as_ref();
+    let Some(rate) = currency.and_then(|firm| book.rates.get(&state.currency, firm)) else {
+        let note = "the firm's currency, or the rate to it, is not set";
+        checks.push(Check::missing(code::MISSING_CONVERSION, Scope::Firm, note));
+        return;
+    };
+    match (rule(Kind::Gross, Sort::Firm, &firm), Scaled::used(size.saturating_mul(rate))) {
+        (Some(Limit::Gross(limit)), Ok(add)) => {
+            let equity = currency.and_then(|firm| book.equity_of(|_| true, firm, now, limits.mark_age()).ok());
+            let used = used(Metric::Gross, &Scope::Firm);
+            let found = limits::exposure(code::EXPOSURE_FIRM, Scope::Firm, limit, equity, used, add);
+            checks.push(counted(found));
+        }
+        (_, Err(_)) => checks.push(Check::missing(code::OVERFLOW, Scope::Firm, "the size is too large to count")),
+        _ => checks.push(Check::unset("exposure_firm_max", Scope::Firm)),
     }
 }
 

@@ -1,6 +1,8 @@
 //! What an approved order holds until it is over.
 
-use infra_types::{AccountId, Currency, Decimal, Fill, GroupId, InstrumentId, Order, OrderId, Scaled, Side, StrategyId};
+use infra_types::{
+    AccountId, Currency, Decimal, Fill, GroupId, InstrumentId, Order, OrderId, Scaled, Side, StrategyId,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{account::AccountState, decision::Decision, position::Position, strategy::StrategyState};
@@ -39,6 +41,9 @@ pub struct Reservation {
     /// Its quantity is counted in whole units, else at 1e-8.
     #[serde(default)]
     pub(crate) whole: bool,
+    /// It stands in the instrument's list of working orders.
+    #[serde(default)]
+    pub(crate) listed: bool,
     pub(crate) base: Currency,
     pub(crate) quote: Currency,
     /// Quote to account currency, account to firm currency, as they were known at approval.

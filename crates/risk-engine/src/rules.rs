@@ -1,7 +1,8 @@
 //! Rules: what may be limited, for whom, how hard, and since when.
 //!
-//! A rule is one limit over one scope, or over each scope of a kind. All rules that cover an order are checked in one call; a rule
-//! for one scope takes the place of the rule of the same kind for each scope of that sort.
+//! A rule is one limit over one scope, or over each scope of a sort. All rules that cover an order are checked in one call. A rule
+//! for one scope takes the place of the rule of the same kind and mode for each scope of that sort; so a limit that is tried out
+//! (`Shadow`) never takes the place of one that is enforced.
 
 use std::time::Duration;
 
@@ -78,10 +79,13 @@ pub enum Limit {
     ReferenceAge(Duration),
     /// Positions at cost and working opening orders, longs and shorts added up (SEC 15c3-5(c)(1)(i)).
     Gross(LimitValue),
-    /// The same, the shorter side taken off the longer one; working orders count against both sides.
+    /// The same, the shorter side taken off the longer one; working orders count against both sides. For the firm, groups and accounts.
     Net(LimitValue),
-    /// Gross exposure as a multiple of equity.
+    /// Gross exposure as a multiple of equity. For the firm, groups and accounts.
     Leverage(Decimal),
+    /// Share of everything that may stand in one place: gross exposure there as a part of the larger of all gross exposure and equity.
+    /// For positions (of their account), instruments, venues, strategies and groups (of the firm).
+    Concentration(Decimal),
     /// Position and working buys (RTS 6 art. 17(4), FIA 2024). For positions and instruments.
     LongQty(Decimal),
     /// Short position and working sells. For positions and instruments.
@@ -94,7 +98,7 @@ pub enum Limit {
     DailyLoss(LimitValue),
     /// Distance from the best, at which nothing more is opened. For accounts.
     Drawdown(LimitValue),
-    /// Quantity of approved opening orders in a window (SEC 15c3-5(c)(1)(ii): over a short period).
+    /// Quantity of approved opening orders in a window (SEC 15c3-5(c)(1)(ii): over a short period). For instruments and positions.
     QtyRate {
         /// In base units.
         max: Decimal,

@@ -5,14 +5,15 @@ use infra_types::{Decimal, Fill, Order, Scaled};
 use crate::{
     account::AccountState,
     book::{Book, Now},
-    config::RiskLimits,
     error::RiskError,
     ledger,
+    limit_store::Active,
     moves::{self, Step},
     plan::{Ops, Role, version_of},
     position::{PLACES, Position},
     reservation::{Effect, Outcome, Reservation, Settled},
     strategy::StrategyState,
+    working,
 };
 
 const OVERFLOW: RiskError = RiskError::Overflow("a settled amount");
@@ -78,12 +79,13 @@ fn booked(mut position: Position, rate: Decimal, firm_rate: Decimal) -> Option<P
 
 pub(crate) fn plan(
     book: &Book,
-    limits: &RiskLimits,
+    active: &Active,
     now: Now,
     order: &Order,
     reservation: &Reservation,
     outcome: Outcome<'_>,
 ) -> Result<(Settled, Ops), RiskError> {
+    let limits = active.limits();
     let account = book.accounts.get(&order.account).ok_or_else(|| RiskError::UnknownAccount(order.account.clone()))?;
     let known = book.position(&order.account, &order.instrument);
     let known_part = book.part(&reservation.strategy, &order.account, &order.instrument);
@@ -142,9 +144,10 @@ pub(crate) fn plan(
             let next_strategy = figures.and_then(|(realised, fee)| settled.strategy.booked(realised, fee));
             let mut next_strategy = next_strategy.ok_or(OVERFLOW)?;
             let instead = Some((&order.account, &order.instrument, &part));
-            let unrealised = limits.firm_currency.as_ref().and_then(|firm| {
-                book.unrealised_of_strategy(&reservation.strategy, instead, firm, now, None).ok()
-            });
+            let unrealised = limits
+                .firm_currency
+                .as_ref()
+                .and_then(|firm| book.unrealised_of_strategy(&reservation.strategy, instead, firm, now, None).ok());
             let pnl = unrealised.map(|unrealised| next_strategy.pnl(unrealised));
             next_strategy.observe(now.day, pnl);
 
@@ -172,6 +175,9 @@ pub(crate) fn plan(
         ops.check(&ledger::position(&order.account, &order.instrument), version_of(known))?;
     }
     moves::unbounded(&mut ops, &settled.reservation, &moves, slot)?;
+    working::leave(book, &mut ops, reservation, &settled.reservation)?;
+    // What is counted is in the currency and groups of these limits.
+    ops.check(ledger::LIMITS, active.stored)?;
     Ok((settled, ops))
 }
 

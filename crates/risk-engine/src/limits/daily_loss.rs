@@ -1,42 +1,39 @@
-//! What an account may lose from midnight on (FIA 2010), realised and unrealised, deposits left out.
+//! What an account or a strategy may lose from midnight on (FIA 2010), realised and unrealised, deposits left out.
 
 use infra_types::{Decimal, Scope};
 
-use super::{below, codes, no_equity, unset};
-use crate::{account::AccountState, config::RiskLimits, decision::Check};
+use super::{below, codes, exposure::resolve, no_equity};
+use crate::{config::LimitValue, decision::Check};
 
-/// Today's loss at `pnl` against the limit; a part is of the equity at midnight.
+/// Today's loss against the limit, both in the scope's currency; a part is of `basis`, the equity at midnight (for a strategy: the
+/// firm's equity).
 #[must_use]
-pub fn daily_loss(limits: &RiskLimits, account: &AccountState, pnl: Option<Decimal>) -> Check {
-    let scope = Scope::Account(account.id.clone());
-    let Some(limit) = limits.daily_loss_max else {
-        return unset("daily_loss_max", scope);
+pub fn daily_loss(scope: Scope, limit: LimitValue, basis: Option<Decimal>, loss: Option<Decimal>) -> Check {
+    let limit = match resolve(limit, codes::DAILY_LOSS, &scope, basis) {
+        Ok(limit) => limit,
+        Err(check) => return check,
     };
-    match pnl {
+    match loss {
         None => no_equity(codes::DAILY_LOSS, scope),
-        Some(pnl) => below(codes::DAILY_LOSS, scope, account.daily_loss(pnl), limit.at(account.day_start_equity())),
+        Some(loss) => below(codes::DAILY_LOSS, scope, loss, limit),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use jiff::civil::date;
-
     use super::*;
-    use crate::config::LimitValue;
 
     #[test]
-    fn reaching_the_limit_is_enough_and_profit_is_no_loss() {
-        let day = date(2025, 1, 1);
-        let mut account = AccountState::new("a".parse().unwrap(), "USD".parse().unwrap(), Decimal::from(900), day);
-        account.day_start_pnl = Decimal::from(100);
-        let mut limits = RiskLimits::default();
-        assert_eq!(daily_loss(&limits, &account, Some(Decimal::ZERO)).code, "limit_unset");
-        limits.daily_loss_max = Some(LimitValue::OfEquity(Decimal::new(5, 2)));
-        assert!(daily_loss(&limits, &account, Some(Decimal::from(51))).passed);
-        let reached = daily_loss(&limits, &account, Some(Decimal::from(50)));
+    fn reaching_the_limit_is_enough_and_what_is_unknown_refuses() {
+        let part = LimitValue::OfEquity(Decimal::new(5, 2));
+        let judge = |basis: Option<i64>, loss: Option<&str>| {
+            let loss = loss.map(|loss| loss.parse().unwrap());
+            daily_loss(Scope::Firm, part, basis.map(Decimal::from), loss)
+        };
+        assert!(judge(Some(1_000), Some("49.99")).passed);
+        let reached = judge(Some(1_000), Some("50"));
         assert_eq!((reached.passed, reached.value, reached.limit), (false, Decimal::from(50), Decimal::from(50)));
-        assert_eq!(daily_loss(&limits, &account, Some(Decimal::from(500))).value, Decimal::ZERO);
-        assert!(!daily_loss(&limits, &account, None).passed);
+        assert!(!judge(Some(1_000), None).passed && !judge(None, Some("1")).passed);
+        assert!(daily_loss(Scope::Firm, LimitValue::Amount(Decimal::TEN), None, Some(Decimal::ONE)).passed);
     }
 }

@@ -16,7 +16,6 @@ mod notional_rate;
 mod order_notional;
 mod order_qty;
 mod orders_per_cause;
-mod position_notional;
 mod price_collar;
 mod price_move;
 mod qty_rate;
@@ -33,7 +32,7 @@ pub use daily_loss::daily_loss;
 pub use drawdown::drawdown;
 pub use duplicates::{duplicates, fingerprint};
 pub use executions::executions;
-pub use exposure::{exposure_account, exposure_firm};
+pub use exposure::exposure;
 pub use leverage::leverage;
 pub use long_short::long_short;
 pub use max_positions::max_positions;
@@ -43,7 +42,6 @@ pub use notional_rate::notional_rate;
 pub use order_notional::order_notional;
 pub use order_qty::order_qty;
 pub use orders_per_cause::orders_per_cause;
-pub use position_notional::position_notional;
 pub use price_collar::price_collar;
 pub use price_move::{PriceRange, price_move};
 pub use qty_rate::qty_rate;
@@ -75,10 +73,6 @@ fn bounded(code: &'static str, scope: Scope, used: i64, add: Scaled, limit: Deci
     let max = Scaled::allowed(limit).map_or(Scaled::MAX, Scaled::raw).max(0);
     // Passed until the store says otherwise: the last known usage may be stale in both directions.
     Bounded { check: Check::new(code, scope, value, limit, true), max }
-}
-
-fn unset(limit: &'static str, scope: Scope) -> Check {
-    Check::unset(limit, scope)
 }
 
 /// The check that stands for equity that a limit needs and nobody can reckon; the reason is a failed check of its own.

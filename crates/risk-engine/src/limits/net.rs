@@ -22,7 +22,7 @@ pub fn net(
     add: Scaled,
 ) -> Result<Bounded, Check> {
     let code = if side == Side::Buy { codes::NET_LONG } else { codes::NET_SHORT };
-    let limit = resolve(Some(limit), "net", code, &scope, equity)?;
+    let limit = resolve(limit, code, &scope, equity)?;
     Ok(bounded(code, scope, used, add, limit))
 }
 

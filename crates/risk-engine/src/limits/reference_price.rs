@@ -2,18 +2,14 @@
 
 use std::time::Duration;
 
-use infra_types::{Decimal, InstrumentId, Scope};
+use infra_types::{Decimal, Scope};
 
 use super::codes;
-use crate::{config::RiskLimits, decision::Check, market::Quote};
+use crate::{decision::Check, market::Quote};
 
 /// Whether a quote is there and young enough; values in seconds.
 #[must_use]
-pub fn reference_price(limits: &RiskLimits, instrument: &InstrumentId, quote: Option<(Quote, Duration)>) -> Check {
-    let scope = Scope::Instrument(instrument.clone());
-    let Some(max) = limits.reference_age_max else {
-        return super::unset("reference_age_max", scope);
-    };
+pub fn reference_price(scope: Scope, max: Duration, quote: Option<(Quote, Duration)>) -> Check {
     match quote {
         None => Check::missing(codes::NO_REFERENCE_PRICE, scope, "no quote was taken yet"),
         Some((_, age)) => {
@@ -35,16 +31,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn missing_stale_and_unset_have_codes_of_their_own() {
-        let instrument = "v/X".parse().unwrap();
+    fn missing_and_stale_have_codes_of_their_own() {
         let quote = Quote { bid: "1".parse().unwrap(), ask: "1".parse().unwrap(), at: Timestamp::EPOCH };
-        let mut limits = RiskLimits::default();
-        assert_eq!(reference_price(&limits, &instrument, None).code, "limit_unset");
-        limits.reference_age_max = Some(Duration::from_secs(2));
-        assert_eq!(reference_price(&limits, &instrument, None).code, "no_reference_price");
-        let fresh = reference_price(&limits, &instrument, Some((quote, Duration::from_secs(2))));
-        assert!(fresh.passed);
-        let stale = reference_price(&limits, &instrument, Some((quote, Duration::from_millis(2_001))));
+        let judge = |age: Option<u64>| {
+            let quote = age.map(|age| (quote, Duration::from_millis(age)));
+            reference_price(Scope::Firm, Duration::from_secs(2), quote)
+        };
+        assert_eq!(judge(None).code, "no_reference_price");
+        assert!(judge(Some(2_000)).passed);
+        let stale = judge(Some(2_001));
         assert_eq!((stale.code, stale.passed), ("stale_reference_price", false));
         assert_eq!(stale.headroom, Decimal::new(-1, 3));
     }

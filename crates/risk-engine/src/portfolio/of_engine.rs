@@ -84,7 +84,8 @@ impl RiskEngine {
 
     /// The firm's currency, and the accounts of a group; all accounts if none is named.
     fn members(&self, group: Option<&GroupId>) -> (Option<Currency>, Vec<AccountId>) {
-        let limits = &self.limits;
+        let active = self.active();
+        let limits = active.limits();
         let members = match group {
             Some(group) => limits.groups.iter().filter(|(_, of)| *of == group).map(|(id, _)| id.clone()).collect(),
             None => self.book.lock().accounts.keys().cloned().collect(),

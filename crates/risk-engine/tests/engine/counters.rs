@@ -54,8 +54,7 @@ impl Expected {
 
     /// The scopes that count in the firm's currency, but the strategy.
     fn wide(account: &AccountId, instrument: &InstrumentId) -> Vec<String> {
-        let mut wide =
-            vec!["firm".into(), format!("venue/{}", instrument.venue), format!("instrument/{instrument}")];
+        let mut wide = vec!["firm".into(), format!("venue/{}", instrument.venue), format!("instrument/{instrument}")];
         if *account == accounts()[1] {
             wide.push("group/desk".into());
         }
@@ -97,12 +96,9 @@ impl Expected {
         let (net, long) = if order.side == Side::Buy { ("long", "long") } else { ("short", "short") };
         self.net(net, a, held.held(), held.held_firm());
         self.qty(long, a, i, held.remaining());
-        for scope in [
-            "firm".into(),
-            format!("account/{a}"),
-            format!("strategy/{}", order.strategy),
-            format!("position/{a}/{i}"),
-        ] {
+        for scope in
+            ["firm".into(), format!("account/{a}"), format!("strategy/{}", order.strategy), format!("position/{a}/{i}")]
+        {
             self.add(format!("orders/{scope}"), Decimal::ONE);
         }
     }

@@ -3,9 +3,14 @@
 
 mod burst;
 mod counters;
+mod knight;
 mod leak;
+mod limit_sets;
 mod missing;
+mod overrides;
 mod race;
 mod reduce;
+mod rules;
 mod settle;
 mod support;
+mod trial;

@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use infra_risk_engine::{
-    Approval, Decision, LimitValue, Outcome, Quote, RiskEngine, RiskError, RiskLimits, Settled, Stance,
+    Approval, Coverage, Decision, Limit, LimitValue, Mode, Outcome, Quote, RiskEngine, RiskError, RiskLimits, Rule,
+    Settled, Stance,
 };
 use infra_state_store::{MemoryStateStore, StateStore};
 use infra_types::{
@@ -55,6 +56,11 @@ pub(crate) fn limits() -> RiskLimits {
         drawdown_max: Some(LimitValue::OfEquity(dec("0.5"))),
         ..RiskLimits::default()
     }
+}
+
+/// An enforced rule without a warning.
+pub(crate) fn rule(id: &str, covers: Coverage, limit: Limit) -> Rule {
+    Rule { id: id.into(), covers, limit, warn_at: None, mode: Mode::Enforce }
 }
 
 pub(crate) struct World {
