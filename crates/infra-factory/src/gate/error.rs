@@ -94,7 +94,7 @@ impl GateError {
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
-            Self::Refused(decision) => decision.checks.iter().find(|c| !c.passed).map_or("refused", |c| c.code),
+            Self::Refused(decision) => decision.first_code().unwrap_or("refused"),
             Self::Halted { .. } => "halted",
             Self::DuplicateOrderId { .. } => "duplicate_order_id",
             Self::ApprovalExpired { .. } => "approval_expired",

@@ -149,7 +149,7 @@ proptest! {
             let used = world.used().await;
             assert_eq!(used["risk/used/exposure/firm"], dec("150"));
             assert_eq!(used["risk/used/positions/firm"], dec("1"));
-            assert!(!used.keys().any(|k| k.starts_with("risk/opening/")), "{used:?}");
+            assert!(!used.keys().any(|k| k.starts_with("risk/used/orders/")), "{used:?}");
             assert!(world.status("o-1").await.unwrap().is_terminal());
             assert!(!world.gate.has_open_orders());
         });
