@@ -10,6 +10,7 @@ mod book;
 mod config;
 mod correlation;
 mod decision;
+mod decision_log;
 mod engine;
 mod error;
 mod guard;
@@ -50,6 +51,7 @@ pub use correlation::{
     NotEnoughData, ShrinkTarget, Weighting,
 };
 pub use decision::{Check, Decision, Level, code};
+pub use decision_log::{DecisionClock, DecisionRecorder, Difference as ReplayDifference, Input, ReplayError, ReplayReport, replay};
 pub use engine::{RiskEngine, Stance};
 pub use error::RiskError;
 pub use guard::{Guard, GuardEvent};
