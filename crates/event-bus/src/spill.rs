@@ -17,8 +17,8 @@ use self::{
     writer::{NotSpilled, Queued, Writer},
 };
 use crate::{
-    BusError, BusInfo, DeadLetter, DeadLetters, Delivery, EventBus, GroupStatus, Metrics, Published, Replay, Replayed,
-    SubscribeOptions, Subscription,
+    BusConfig, BusError, BusInfo, DeadLetter, DeadLetters, Delivery, EventBus, GroupStatus, Metrics, Pattern,
+    Published, Replay, Replayed, SubscribeOptions, Subscription,
 };
 
 /// When a spilled event counts as kept.
@@ -44,6 +44,8 @@ pub struct SpillConfig {
     pub sync: SpillSync,
     /// The wait before the store is tried again.
     pub retry: Backoff,
+    /// Which topics are brought to the store first; the same as `BusConfig::priority` of the bus, which it is by default.
+    pub priority: Arc<[Pattern]>,
 }
 
 impl SpillConfig {
@@ -51,7 +53,14 @@ impl SpillConfig {
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
         let (bytes_max, events_max) = (256 << 20, 100_000);
-        Self { path: path.into(), bytes_max, events_max, sync: SpillSync::default(), retry: Backoff::default() }
+        Self {
+            path: path.into(),
+            bytes_max,
+            events_max,
+            sync: SpillSync::default(),
+            retry: Backoff::default(),
+            priority: BusConfig::default().priority,
+        }
     }
 
     /// Sets how many bytes may wait.
@@ -76,6 +85,12 @@ impl SpillConfig {
     #[must_use]
     pub fn with_retry(self, retry: Backoff) -> Self {
         Self { retry, ..self }
+    }
+
+    /// Sets which topics are brought to the store first.
+    #[must_use]
+    pub fn with_priority(self, priority: impl Into<Arc<[Pattern]>>) -> Self {
+        Self { priority: priority.into(), ..self }
     }
 
     fn validate(&self, dedup_window: u64) -> Result<(), BusError> {
@@ -124,6 +139,10 @@ pub struct SpillStatus {
 ///   `is_spilled` once it is on disk. Other refusals (`TooLarge`, `BacklogFull`, `Closed` …) are the caller's, as without this.
 /// * While anything waits in the log, every at-least-once publish of this bus goes behind it, after a restart too. Publishers are
 ///   ordered as they are on the bus itself: who waits for an answer comes before what he publishes next.
+/// * **Priority topics are drained first** ([`SpillConfig::priority`]), in the order in which they were spilled, wherever they stand in the
+///   log; also those that are spilled while others drain. So an event of a priority topic passes ordinary ones, of its key as well, as it does on
+///   the bus itself; among themselves priority events keep their order, and so do the others, key by key. While one of them cannot be stored,
+///   the others wait for it.
 /// * The store sees an event twice if its first answer was lost or this process died while it drained, and recognises the id within
 ///   `Limits::dedup_window`. So it is a duplicate if other processes published more than that in the meantime.
 /// * While it drains, `BacklogFull` and whatever else may pass is waited for. `Invalid` and `TooLarge` never pass: the event goes to
@@ -187,6 +206,7 @@ impl SpillingEventBus {
             closing: is_closing,
             is_empty: events == 0,
             settled: BTreeSet::new(),
+            urgent_from: 0,
         };
         let drain = tokio::sync::Mutex::new(Some(tokio::spawn(drain.run())));
         Ok(Self { inner, writer, config, closing, drain })
@@ -214,7 +234,9 @@ impl SpillingEventBus {
 
     fn frame(&self, event: &Envelope, due: Option<Timestamp>) -> Result<Frame, BusError> {
         self.inner.info().limits.check(event)?;
-        let frame = Frame::new(event, due);
+        // What is not due yet is not urgent.
+        let is_urgent = due.is_none() && self.config.priority.iter().any(|pattern| pattern.matches(&event.topic));
+        let frame = Frame::new(event, due, is_urgent);
         if frame.fits() {
             return Ok(frame);
         }

@@ -324,6 +324,70 @@ async fn a_full_group_is_waited_for_and_the_order_of_keys_holds() {
     assert_eq!(inner.metrics().duplicates, 0, "what the store has is not sent again");
 }
 
+/// The same numbers, of a priority topic.
+fn halt(n: usize) -> Envelope {
+    Envelope { topic: Topic::new("halt:all").unwrap(), ..event(n) }
+}
+
+#[tokio::test]
+async fn priority_topics_are_drained_first() {
+    let dir = TestDir::new();
+    let inner = Flaky::new(BusConfig::default());
+    inner.down(unavailable());
+    let bus = open(&inner, config(&dir.path().join("spill.log"))).await.unwrap();
+    // More than is read at a time stands before them.
+    for n in 0..1_500 {
+        let event = if n % 500 == 499 { halt(n) } else { event(n) };
+        assert_eq!(bus.publish(event, Delivery::AtLeastOnce).await.unwrap(), SPILLED);
+    }
+    bus.close().await.unwrap_err();
+    drop(bus);
+    // Also after a restart.
+    let inner = Flaky::new(BusConfig::default());
+    inner.refuse("fill-3", lost(ErrorKind::Transient), 3);
+    let bus = open(&inner, config(&dir.path().join("spill.log"))).await.unwrap();
+    drained(&bus).await;
+    let halts = ["fill-499", "fill-999", "fill-1499"].map(str::to_owned);
+    let order = inner.order();
+    assert_eq!(order[..3], halts);
+    let (rest, all): (Vec<_>, Vec<_>) = (order[3..].to_vec(), ids(0..1_500));
+    assert_eq!(rest.len(), 1_497, "each once");
+    for key in 0..7 {
+        let of = |ids: &[String]| {
+            let number = |id: &String| id.strip_prefix("fill-").and_then(|n| n.parse::<usize>().ok());
+            ids.iter()
+                .filter(|id| number(id).is_some_and(|n| n % 7 == key && n % 500 != 499))
+                .cloned()
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(of(&rest), of(&all), "the order of key {key}");
+    }
+    assert_eq!(bus.spill_status().drained, 1_500);
+    bus.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_priority_event_passes_what_drains() {
+    let dir = TestDir::new();
+    let inner = Flaky::new(BusConfig::default());
+    inner.down(unavailable());
+    let bus = open(&inner, config(&dir.path().join("spill.log"))).await.unwrap();
+    for n in 0..200 {
+        publish(&bus, n).await.unwrap();
+    }
+    // The first one holds up the others while the halt comes.
+    inner.refuse("fill-0", lost(ErrorKind::Transient), u32::MAX);
+    inner.up();
+    until("it drains and is held up", || bus.spill_status().last_error.is_some_and(|e| e.contains("refused"))).await;
+    assert_eq!(bus.publish(halt(1_000), Delivery::AtLeastOnce).await.unwrap(), SPILLED);
+    until("the halt is stored", || inner.order().contains(&"fill-1000".to_owned())).await;
+    assert!(bus.spill_status().events > 0 && !inner.order().contains(&"fill-0".to_owned()));
+    inner.refuse("fill-0", lost(ErrorKind::Transient), 0);
+    drained(&bus).await;
+    assert_eq!(inner.order().len(), 201, "each once");
+    bus.close().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_lost_answer_makes_no_second_event() {
     let dir = TestDir::new();

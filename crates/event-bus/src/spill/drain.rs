@@ -28,6 +28,8 @@ pub(super) struct Drain {
     pub(super) is_empty: bool,
     /// Numbers of events that are done with although an older one is not.
     pub(super) settled: BTreeSet<u64>,
+    /// Urgent events before this number are done with.
+    pub(super) urgent_from: u64,
 }
 
 /// What ends a round before its end.
@@ -98,11 +100,33 @@ impl Drain {
         }
     }
 
-    /// Brings over the oldest events of the log; whether there were any.
+    fn has_urgent(&self) -> bool {
+        self.writer.with_state(|s| s.urgent_end) > self.urgent_from
+    }
+
+    /// Brings over what is urgent, in its own order, wherever it stands.
+    async fn bring_urgent(&mut self) -> Result<(), Stop> {
+        while self.has_urgent() && !*self.closing.borrow() {
+            let records = self.writer.read_urgent(self.urgent_from).await?;
+            let Some(last) = records.last() else {
+                self.urgent_from = self.writer.with_state(|s| s.urgent_end);
+                return Ok(());
+            };
+            let result = self.bring(&self.batch(&records)).await;
+            let first_open = records.iter().find(|record| !self.settled.contains(&record.number));
+            self.urgent_from = first_open.map_or(last.number + 1, |record| record.number);
+            result?;
+        }
+        Ok(())
+    }
+
+    /// Brings over what is urgent, then the oldest events of the log; whether there were any.
     async fn round(&mut self) -> Result<bool, Stop> {
+        self.bring_urgent().await?;
         let records = self.writer.read().await?;
         let (mut rest, mut result) = (&records[..], Ok(()));
-        while !rest.is_empty() && result.is_ok() && !*self.closing.borrow() {
+        // What became urgent meanwhile goes first.
+        while !rest.is_empty() && result.is_ok() && !*self.closing.borrow() && !self.has_urgent() {
             let batch = self.batch(rest);
             result = self.bring(&batch).await;
             let done = rest.iter().take_while(|r| self.settled.remove(&r.number)).count();
@@ -145,6 +169,8 @@ impl Drain {
     /// Publishes a batch, and settles what is done with.
     async fn bring(&mut self, batch: &[&Record]) -> Result<(), Stop> {
         let answers = match batch {
+            // All of it was urgent and is done with.
+            [] => return Ok(()),
             [Record { due: Some(due), event, .. }] => vec![self.inner.publish_at(event.clone(), *due).await],
             _ => self.inner.publish_batch(batch.iter().map(|r| r.event.clone()).collect()).await,
         };

@@ -13,6 +13,7 @@ const MARK: [u8; 4] = *b"EVNT";
 
 const HAS_DUE: u8 = 1;
 const HAS_TRACEPARENT: u8 = 2;
+const IS_URGENT: u8 = 4;
 
 /// An event that waits in the log.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,7 +31,8 @@ pub(super) struct Record {
 pub(super) struct Frame(Vec<u8>);
 
 impl Frame {
-    pub(super) fn new(event: &Envelope, due: Option<Timestamp>) -> Self {
+    /// An urgent one goes to the store before the others.
+    pub(super) fn new(event: &Envelope, due: Option<Timestamp>, is_urgent: bool) -> Self {
         let texts =
             [event.id.as_str(), event.topic.as_str(), &event.key, &event.source, &event.kind, &event.content_type];
         let texts = || texts.into_iter().chain(event.traceparent.as_deref());
@@ -38,7 +40,8 @@ impl Frame {
         let mut out = Vec::with_capacity(size);
         out.resize(HEAD, 0);
         let due_flag = if due.is_some() { HAS_DUE } else { 0 };
-        out.put_u8(due_flag | if event.traceparent.is_some() { HAS_TRACEPARENT } else { 0 });
+        let trace_flag = if event.traceparent.is_some() { HAS_TRACEPARENT } else { 0 };
+        out.put_u8(due_flag | trace_flag | if is_urgent { IS_URGENT } else { 0 });
         if let Some(due) = due {
             out.put_i64_le(due.as_nanos());
         }
@@ -51,6 +54,10 @@ impl Frame {
         }
         out.put_slice(&event.data);
         Self(out)
+    }
+
+    pub(super) fn is_urgent(&self) -> bool {
+        is_urgent(&self.0[HEAD..])
     }
 
     /// Whether its length can be said in the head.
@@ -75,6 +82,11 @@ impl Frame {
         self.0[HEAD - 4..HEAD].copy_from_slice(&checksum.to_le_bytes());
         &self.0
     }
+}
+
+/// Whether this is the body of an urgent one.
+pub(super) fn is_urgent(body: &[u8]) -> bool {
+    body.first().is_some_and(|flags| flags & IS_URGENT != 0)
 }
 
 /// What a head says.
@@ -144,7 +156,7 @@ mod tests {
         fn every_event_comes_back_and_no_flipped_bit_goes_unseen(
             id in "[!-~]{1,128}", topic in "[a-z:]{1,60}", key: String, source: String, kind: String, content_type: String,
             nanos: i64, correlation: u128, traceparent in proptest::option::of(".{0,60}"), due in proptest::option::of(any::<i64>()),
-            data in proptest::collection::vec(any::<u8>(), 0..200), number: u64, at: prop::sample::Index, bit in 0u8..8,
+            data in proptest::collection::vec(any::<u8>(), 0..200), number: u64, is_urgent: bool, at: prop::sample::Index, bit in 0u8..8,
         ) {
             let event = Envelope {
                 id: EventId::new(id).unwrap(),
@@ -157,8 +169,9 @@ mod tests {
                 data: data.into(),
             };
             let due = due.map(Timestamp::from_nanos);
-            let mut frame = Frame::new(&event, due);
+            let mut frame = Frame::new(&event, due, is_urgent);
             let size = frame.size();
+            prop_assert_eq!(frame.is_urgent(), is_urgent);
             let mut bytes = frame.numbered(number).to_vec();
             prop_assert_eq!(read(&bytes), Some(Record { number, size, due, event }));
             let at = at.index(bytes.len());

@@ -5,6 +5,7 @@
 //! write is a part of a frame at the end, which nobody was told about: it is cut off. Anything else that is no frame is damage.
 
 use std::{
+    collections::VecDeque,
     fs::{File, OpenOptions},
     io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
@@ -15,7 +16,7 @@ use infra_types::ErrorKind;
 
 use super::{
     SpillSync,
-    frame::{Frame, HEAD, Head, Record},
+    frame::{Frame, HEAD, Head, Record, is_urgent},
 };
 use crate::BusError;
 
@@ -54,6 +55,8 @@ pub(super) struct Log {
     head: Place,
     /// What is written next.
     end: Place,
+    /// Where the urgent ones are that stand behind `head`.
+    urgent: VecDeque<Place>,
     /// A failed write may have left something behind `end`.
     has_tail: bool,
 }
@@ -99,7 +102,16 @@ impl Log {
         }
         let file = open_file(path).map_err(failed)?;
         let start = Place { offset: FRONT, number: 0 };
-        let mut log = Self { path: path.into(), file, _lock: lock, sync, head: start, end: start, has_tail: false };
+        let mut log = Self {
+            path: path.into(),
+            file,
+            _lock: lock,
+            sync,
+            head: start,
+            end: start,
+            urgent: VecDeque::new(),
+            has_tail: false,
+        };
         let length = log.file.metadata().map_err(failed)?.len();
         if length < FRONT {
             log.begin(length).map_err(failed)??;
@@ -169,6 +181,9 @@ impl Log {
             }
             let here = Place { offset: at, number: head.number };
             first.get_or_insert(here);
+            if is_urgent(&body) {
+                self.urgent.push_back(here);
+            }
             if noted == Some(here) {
                 drained = noted;
             }
@@ -179,6 +194,7 @@ impl Log {
         let known = noted.map_or(0, |noted| noted.number);
         self.end = Place { offset: at, number: next.unwrap_or(known) };
         self.head = if noted == Some(self.end) { self.end } else { drained.or(first).unwrap_or(self.end) };
+        self.pass_urgent();
         if at < length {
             self.file.set_len(at)?;
             self.file.sync_data()?;
@@ -222,8 +238,25 @@ impl Log {
             return Err(NotAppended { error, may_return: true });
         }
         self.has_tail = false;
+        let mut at = self.end;
+        for frame in frames.iter() {
+            if frame.is_urgent() {
+                self.urgent.push_back(at);
+            }
+            at = Place { offset: at.offset + frame.size(), number: at.number + 1 };
+        }
         self.end = end;
         Ok(())
+    }
+
+    /// The number behind the last urgent one; 0 if there is none.
+    pub(super) fn urgent_end(&self) -> u64 {
+        self.urgent.back().map_or(0, |last| last.number + 1)
+    }
+
+    fn pass_urgent(&mut self) {
+        let passed = self.urgent.partition_point(|place| place.number < self.head.number);
+        self.urgent.drain(..passed);
     }
 
     fn write(&mut self, frames: &mut [Frame], end: &mut Place) -> io::Result<()> {
@@ -253,32 +286,55 @@ impl Log {
     /// The oldest events that are not drained, a handful at a time.
     pub(super) fn read(&mut self) -> Result<Vec<Record>, BusError> {
         let (mut at, mut records) = (self.head, Vec::new());
-        let failed = |error: io::Error| io_error(&self.path, "read", &error);
         let mut file = BufReader::with_capacity(1 << 17, &self.file);
-        file.seek(SeekFrom::Start(at.offset)).map_err(failed)?;
+        file.seek(SeekFrom::Start(at.offset)).map_err(|e| io_error(&self.path, "read", &e))?;
         while at != self.end && records.len() < READ_EVENTS {
-            let damaged = |reason: &str| self.damaged(at.offset, reason, at.number - self.head.number);
-            let mut bytes = [0; HEAD];
-            file.read_exact(&mut bytes).map_err(failed)?;
-            let head = Head::read(&bytes).filter(|head| head.number == at.number);
-            let head = head.ok_or_else(|| damaged("the event is no longer what was written"))?;
-            if !records.is_empty() && at.offset + head.size() - self.head.offset > READ_BYTES {
-                break;
-            }
-            let mut body = vec![0; head.length as usize];
-            file.read_exact(&mut body).map_err(failed)?;
-            if !head.matches(&body) {
-                return Err(damaged("the event's checksum does not fit any more"));
-            }
-            records.push(head.record(Bytes::from(body)).map_err(|reason| damaged(&reason))?);
-            at = Place { offset: at.offset + head.size(), number: at.number + 1 };
+            let room = (!records.is_empty()).then(|| READ_BYTES.saturating_sub(at.offset - self.head.offset));
+            let Some(record) = self.read_one(&mut file, at, room)? else { break };
+            at = Place { offset: at.offset + record.size, number: at.number + 1 };
+            records.push(record);
         }
         Ok(records)
+    }
+
+    /// The oldest urgent ones from a number on, a handful at a time.
+    pub(super) fn read_urgent(&mut self, from: u64) -> Result<Vec<Record>, BusError> {
+        let begin = self.urgent.partition_point(|place| place.number < from);
+        let (mut records, mut bytes) = (Vec::new(), 0);
+        let mut file = BufReader::new(&self.file);
+        for at in self.urgent.iter().skip(begin).take(READ_EVENTS) {
+            file.seek(SeekFrom::Start(at.offset)).map_err(|e| io_error(&self.path, "read", &e))?;
+            let room = (!records.is_empty()).then(|| READ_BYTES.saturating_sub(bytes));
+            let Some(record) = self.read_one(&mut file, *at, room)? else { break };
+            bytes += record.size;
+            records.push(record);
+        }
+        Ok(records)
+    }
+
+    /// The event that stands where the reader is; none if it has more bytes than there is room for.
+    fn read_one(&self, file: &mut impl Read, at: Place, room: Option<u64>) -> Result<Option<Record>, BusError> {
+        let failed = |error: io::Error| io_error(&self.path, "read", &error);
+        let damaged = |reason: &str| self.damaged(at.offset, reason, at.number - self.head.number);
+        let mut bytes = [0; HEAD];
+        file.read_exact(&mut bytes).map_err(failed)?;
+        let head = Head::read(&bytes).filter(|head| head.number == at.number);
+        let head = head.ok_or_else(|| damaged("the event is no longer what was written"))?;
+        if room.is_some_and(|room| head.size() > room) {
+            return Ok(None);
+        }
+        let mut body = vec![0; head.length as usize];
+        file.read_exact(&mut body).map_err(failed)?;
+        if !head.matches(&body) {
+            return Err(damaged("the event's checksum does not fit any more"));
+        }
+        head.record(Bytes::from(body)).map(Some).map_err(|reason| damaged(&reason))
     }
 
     /// Notes that the oldest `events` of `bytes` are drained. An error means that they may be published once more after a restart.
     pub(super) fn drained(&mut self, events: u64, bytes: u64) -> io::Result<()> {
         self.head = Place { offset: self.head.offset + bytes, number: self.head.number + events };
+        self.pass_urgent();
         if self.is_empty() {
             return self.empty();
         }
@@ -326,6 +382,8 @@ impl Log {
             self.write_front()?;
             return Err(e);
         }
+        let shift = self.head.offset - FRONT;
+        self.urgent.iter_mut().for_each(|place| place.offset -= shift);
         self.end.offset = FRONT + self.bytes();
         (self.file, self.head, self.has_tail) = (file, head, false);
         sync_folder(&self.path)

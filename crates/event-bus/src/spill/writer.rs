@@ -38,6 +38,8 @@ pub(super) struct State {
     pub(super) drained: u64,
     pub(super) refused: u64,
     pub(super) not_spilled: u64,
+    /// The number behind the last urgent event that was written.
+    pub(super) urgent_end: u64,
 }
 
 impl State {
@@ -70,6 +72,7 @@ pub(super) struct Queued {
 enum Job {
     Append { frames: Vec<Frame>, reply: oneshot::Sender<Result<(), NotSpilled>> },
     Read { reply: oneshot::Sender<Result<Vec<Record>, BusError>> },
+    ReadUrgent { from: u64, reply: oneshot::Sender<Result<Vec<Record>, BusError>> },
     Drained { events: u64, bytes: u64, reply: oneshot::Sender<io::Result<()>> },
     Refuse { line: String, reply: oneshot::Sender<io::Result<()>> },
     Close { reply: oneshot::Sender<()> },
@@ -95,7 +98,8 @@ impl Writer {
     /// Opens the log and starts its thread. Blocks.
     pub(super) fn open(config: &SpillConfig) -> Result<Self, BusError> {
         let log = Log::open(&config.path, config.sync)?;
-        let state = State { events: log.events(), bytes: log.bytes(), ..State::default() };
+        let urgent_end = log.urgent_end();
+        let state = State { events: log.events(), bytes: log.bytes(), urgent_end, ..State::default() };
         let (events_max, bytes_max) = (config.events_max, config.bytes_max);
         let shared = Arc::new(Shared { state: Mutex::new(state), arrived: Notify::new(), events_max, bytes_max });
         let (jobs, received) = channel();
@@ -163,6 +167,11 @@ impl Writer {
         self.ask(|reply| Job::Read { reply }).await?
     }
 
+    /// The oldest urgent events from a number on.
+    pub(super) async fn read_urgent(&self, from: u64) -> Result<Vec<Record>, BusError> {
+        self.ask(|reply| Job::ReadUrgent { from, reply }).await?
+    }
+
     /// Notes that the oldest events are done with, and makes room for others.
     pub(super) async fn drained(&self, events: u64, bytes: u64) -> Result<io::Result<()>, BusError> {
         let noted = self.ask(|reply| Job::Drained { events, bytes, reply }).await?;
@@ -200,6 +209,7 @@ fn run(mut log: Log, refused: &Refused, jobs: &Receiver<Job>, shared: &Shared) {
         match job {
             Job::Append { frames, reply } => next = append(&mut log, frames, reply, jobs, shared),
             Job::Read { reply } => drop(reply.send(log.read())),
+            Job::ReadUrgent { from, reply } => drop(reply.send(log.read_urgent(from))),
             Job::Drained { events, bytes, reply } => drop(reply.send(log.drained(events, bytes))),
             Job::Refuse { line, reply } => drop(reply.send(refused.write(&line))),
             Job::Close { reply } => {
@@ -244,6 +254,7 @@ fn append(
         let mut state = shared.state.lock();
         let count = if answer.is_ok() { &mut state.spilled } else { &mut state.not_spilled };
         *count += events;
+        state.urgent_end = state.urgent_end.max(log.urgent_end());
     }
     if answer.is_ok() {
         shared.arrived.notify_one();

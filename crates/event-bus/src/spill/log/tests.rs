@@ -15,7 +15,7 @@ fn open(path: &Path) -> Log {
 }
 
 fn append(log: &mut Log, events: impl IntoIterator<Item = Envelope>) {
-    let mut frames: Vec<_> = events.into_iter().map(|e| Frame::new(&e, None)).collect();
+    let mut frames: Vec<_> = events.into_iter().map(|e| Frame::new(&e, None, false)).collect();
     log.append(&mut frames).unwrap();
 }
 
