@@ -31,6 +31,8 @@ pub mod code {
     pub const SPEC_OTHER: &str = "spec_other";
     /// No rate between two currencies.
     pub const MISSING_CONVERSION: &str = "missing_conversion";
+    /// Limits are stored that this program cannot follow.
+    pub const LIMITS_UNREADABLE: &str = "limits_unreadable";
     /// A limit has no value: nothing passes it.
     pub const LIMIT_UNSET: &str = "limit_unset";
     /// Gross exposure of all accounts.

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use infra_state_store::{Applied, Batch, Op, StateStore, StoreError, Ttl, When};
-use infra_types::{AccountId, Clock, Currency, Decimal, InstrumentId, InstrumentSpec, InvalidValue, Namespace, Order};
+use infra_types::{
+    AccountId, Clock, Currency, Decimal, InstrumentId, InstrumentSpec, InvalidValue, Namespace, Order, StrategyId,
+};
 use parking_lot::{Mutex, RwLock};
 
 use crate::{
@@ -181,6 +183,7 @@ impl RiskEngine {
             let planned = {
                 let mut book = self.book.lock();
                 book.observe(&order.account, now);
+                book.observe_strategy(&order.strategy, active.limits().firm_currency.as_ref(), now);
                 plan::plan(&book, &active, now, &order, stance)?
             };
             let (mut approval, mut ops) = match planned {
@@ -257,6 +260,7 @@ impl RiskEngine {
             let planned = {
                 let mut book = self.book.lock();
                 book.observe(&order.account, now);
+                book.observe_strategy(reservation.strategy(), active.limits().firm_currency.as_ref(), now);
                 settle::plan(&book, &active, now, order, reservation, outcome)
             };
             let (settled, mut ops) = match planned {
@@ -284,20 +288,47 @@ impl RiskEngine {
         Err(RiskError::Contended { tries })
     }
 
-    /// Makes what `update_market` observed (day, high-water mark, drawdown) durable, account by account. Where another
-    /// engine wrote an account in the meantime, its figures stand.
+    /// Makes what `update_market` observed (day, high-water mark, drawdown) durable, account by account and strategy by strategy. Where
+    /// another engine wrote one in the meantime, its figures stand.
     ///
     /// # Errors
-    /// What the store says; accounts before the failing one are written.
+    /// What the store says; those before the failing one are written.
     ///
     /// # Cancel safety
-    /// Some accounts may be written, others not; call again.
+    /// Some may be written, others not; call again.
     pub async fn checkpoint(&self) -> Result<(), RiskError> {
         let accounts: Vec<AccountId> = self.book.lock().accounts.keys().cloned().collect();
         for id in accounts {
             self.checkpoint_with(&id, Vec::new()).await?;
         }
+        let strategies: Vec<StrategyId> = self.book.lock().strategies.keys().cloned().collect();
+        for id in strategies {
+            self.checkpoint_strategy(&id).await?;
+        }
         Ok(())
+    }
+
+    async fn checkpoint_strategy(&self, strategy: &StrategyId) -> Result<(), RiskError> {
+        let (now, active) = (self.now(), self.active());
+        let known = {
+            let mut book = self.book.lock();
+            book.observe_strategy(strategy, active.limits().firm_currency.as_ref(), now);
+            book.strategy(strategy).cloned()
+        };
+        let Some(known) = known else { return Ok(()) };
+        let bytes = ledger::encode(&known.value, "the strategy's record")?;
+        let (key, when) = (ledger::key(&ledger::strategy(strategy))?, When::Version(known.version));
+        match self.store.apply(Batch::new(self.namespace.clone()).set_when(key, bytes, Ttl::Never, when)).await {
+            Ok(applied) => {
+                if let Some(Applied::Version(version)) = applied.first() {
+                    self.book.lock().offer_strategy(known.value, *version);
+                }
+                Ok(())
+            }
+            // Whoever wrote it reckoned it as well.
+            Err(StoreError::Mismatch { .. }) => Ok(()),
+            Err(other) => Err(other.into()),
+        }
     }
 
     /// Makes what was observed of one account durable, in one batch together with the caller's operations: a replay's cursor

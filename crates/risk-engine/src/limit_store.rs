@@ -1,11 +1,12 @@
 //! Limits in the store: every version with who set it, when and why. Whoever decides names the version as a precondition, so that
 //! nobody approves under old limits once new ones are stored.
 
-use infra_state_store::{Applied, Batch, Delta, Op, Scan, StoreError, Ttl, Value, Version, When};
+use std::sync::Arc;
+
+use infra_state_store::{Applied, Batch, Delta, Entry, Key, Op, Scan, StoreError, Ttl, Value, Version, When};
 use infra_types::{Scope, Timestamp, UserId};
 use jiff::tz::TimeZone;
 use parking_lot::RwLock;
-use std::sync::Arc;
 
 use crate::{
     config::RiskLimits,
@@ -25,6 +26,8 @@ pub(crate) struct Active {
     pub(crate) rules: RuleBook,
     /// What the record in the store must be.
     pub(crate) stored: When,
+    /// Why the stored limits cannot be followed: nothing is opened then, and these, the last ones that could, serve exits and fills.
+    pub(crate) unreadable: Option<String>,
 }
 
 impl Active {
@@ -32,7 +35,7 @@ impl Active {
         set.limits.validate().map_err(RiskError::InvalidLimits)?;
         let zone = set.limits.zone().map_err(|mistake| RiskError::InvalidLimits(vec![mistake]))?;
         let rules = RuleBook::of(&set.limits);
-        Ok(Self { set, zone, rules, stored })
+        Ok(Self { set, zone, rules, stored, unreadable: None })
     }
 
     pub(crate) fn limits(&self) -> &RiskLimits {
@@ -128,7 +131,7 @@ impl RiskEngine {
     ///
     /// # Errors
     /// What the store says; `Corrupt` or `InvalidLimits` if this version of the program cannot read or follow them: nothing is
-    /// approved then.
+    /// opened then (`limits_unreadable`), while exits and fills go on.
     ///
     /// # Cancel safety
     /// Reads change nothing in the store.
@@ -136,14 +139,30 @@ impl RiskEngine {
         let key = ledger::key(ledger::LIMITS)?;
         let before = self.active().stored;
         match self.store.get(&self.namespace, &key).await? {
-            Some(entry) => {
-                let corrupt = || RiskError::Corrupt { key: ledger::LIMITS.into(), reason: "has no version".into() };
-                let version = entry.version.ok_or_else(corrupt)?;
-                self.adopt_limits(ledger::decode(&key, &entry)?, version)?;
-            }
+            Some(entry) => self.take_limits(&key, &entry)?,
             None => self.forget_limits(),
         }
         Ok(self.active().stored != before)
+    }
+
+    /// Decides by the stored limits from now on, or, if they cannot be followed, opens nothing.
+    ///
+    /// # Errors
+    /// `Corrupt` or `InvalidLimits`, once nothing is opened any more.
+    pub(crate) fn take_limits(&self, key: &Key, entry: &Entry) -> Result<(), RiskError> {
+        let corrupt = || RiskError::Corrupt { key: key.name().to_owned(), reason: "has no version".into() };
+        let version = entry.version.ok_or_else(corrupt)?;
+        let adopted = ledger::decode(key, entry).and_then(|set| self.adopt_limits(set, version));
+        if let Err(error) = &adopted {
+            let mut limits = self.limits.write();
+            if !matches!(limits.stored, When::Version(known) if known > version) {
+                let (zone, set) = (limits.zone.clone(), limits.set.clone());
+                let rules = RuleBook::of(&set.limits);
+                let (stored, unreadable) = (When::Version(version), Some(error.to_string()));
+                *limits = Arc::new(Active { set, zone, rules, stored, unreadable });
+            }
+        }
+        adopted
     }
 
     /// Decides by `set` from now on, unless newer limits are known.

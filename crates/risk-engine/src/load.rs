@@ -61,7 +61,8 @@ impl RiskEngine {
             let position: Position = ledger::decode(key, entry)?;
             self.book.lock().offer_position(&account, &instrument, position, version()?);
         } else if name == ledger::LIMITS {
-            self.adopt_limits(ledger::decode(key, entry)?, version()?)?;
+            // What cannot be followed opens nothing, and keeps no exit and no fill from its way.
+            let _ = self.take_limits(key, entry);
         } else if name.starts_with(ledger::WORKING) {
             let of = name.strip_prefix(ledger::WORKING).and_then(|id| id.parse().ok());
             let of: InstrumentId = of.ok_or_else(|| corrupt("not an instrument's key"))?;
@@ -103,6 +104,8 @@ impl RiskEngine {
             names.extend(counters.map(|metric| Counter::of(metric, scope.clone()).name()));
         }
         if let Some((instrument, strategy)) = of {
+            // In one snapshot with the counters that it is a part of.
+            names.push(ledger::position(account, instrument));
             names.push(ledger::strategy(strategy));
             names.push(ledger::executions(strategy));
             names.push(ledger::working(instrument));

@@ -155,7 +155,7 @@ impl<'a> Judge<'a> {
         check.warn_at = named.rule.warn_at;
         check.shadow = named.rule.mode == Mode::Shadow;
         // A loss of zero against a limit of zero stands for an equity that nobody knows.
-        let is_known = !MISSING.contains(&check.code) && !(check.code != code::RESTRICTED && is_blank(&check));
+        let is_known = !MISSING.contains(&check.code) && (check.code == code::RESTRICTED || !is_blank(&check));
         if !check.passed && is_known && self.lifts(named) {
             check.overridden = true;
             self.uses_override = true;

@@ -4,7 +4,7 @@ mod judge;
 mod ops;
 
 use infra_state_store::{Delta, When};
-use infra_types::{Decimal, InstrumentSpec, Order, Scaled, Scope, Side};
+use infra_types::{AccountId, Decimal, InstrumentId, InstrumentSpec, Order, Scaled, Scope, Side};
 
 use self::judge::Judge;
 pub(crate) use self::judge::window_name;
@@ -81,7 +81,9 @@ pub(crate) fn plan(
     let flat = Position::default();
     let position = known.map_or(&flat, |p| &p.value);
     let reducing = ledger::reducing(&order.account, &order.instrument);
-    let working = ledger::figure(&reducing, book.counter(&reducing));
+    // What works against the position already: exits, and orders of the other side that were approved while it was flat.
+    let opposed = opposed(book, &order.account, &order.instrument, position);
+    let working = ledger::figure(&reducing, book.counter(&reducing)).saturating_add(opposed);
     let (effect, order) = match effect_of(order, spec, position, working, stance) {
         Ok(found) => found,
         Err(check) => return refused(limits::spec(spec, order).into_iter().chain([check]).collect()),
@@ -152,7 +154,8 @@ pub(crate) fn plan(
         }
         Effect::Reduce => {
             // More than a counter can hold leaves in several orders.
-            let there = ledger::qty_there(position.qty.abs()).unwrap_or(Scaled::MAX);
+            let there = position.qty.abs().saturating_sub(opposed).max(Decimal::ZERO);
+            let there = ledger::qty_there(there).unwrap_or(Scaled::MAX);
             ops.add(reducing, Delta::at_most(held.unwrap_or(0), there), None)?;
             active.rules.covering(&places).for_each(|(named, place)| judge.reduce(named, place));
         }
@@ -164,6 +167,23 @@ pub(crate) fn plan(
     }
     reservation.listed = listed;
     Ok(Planned::Go(Box::new(Approval { order, reservation, decision }), ops))
+}
+
+/// Quantity of working opening orders on the other side of a position: they make it smaller too when they fill. None can be added while
+/// the position is what it is, since such orders are exits then.
+fn opposed(book: &Book, account: &AccountId, instrument: &InstrumentId, position: &Position) -> Decimal {
+    if position.is_flat() {
+        return Decimal::ZERO;
+    }
+    let is_long = position.qty.is_sign_positive();
+    let metrics = if is_long { [Metric::Short, Metric::ShortWhole] } else { [Metric::Long, Metric::LongWhole] };
+    let counted = metrics.map(|metric| {
+        let name = Counter::of_position(metric, account, instrument).name();
+        ledger::figure(&name, book.counter(&name))
+    });
+    // The counter holds the position itself, with the other sign.
+    let sum = counted.into_iter().fold(position.qty.abs(), Decimal::saturating_add);
+    sum.max(Decimal::ZERO)
 }
 
 /// The checks of an order whose account or instrument nobody knows.
@@ -199,6 +219,9 @@ fn value(
     checks: &mut Vec<Check>,
 ) -> Option<(Decimal, Decimal)> {
     let of_account = || Scope::Account(order.account.clone());
+    if let Some(why) = &active.unreadable {
+        checks.push(Check::missing(code::LIMITS_UNREADABLE, Scope::Firm, why.clone()));
+    }
     if reservation.rate.is_none() {
         let note = format!("set the rate from {} to {}", reservation.quote, account.currency);
         checks.push(Check::missing(code::MISSING_CONVERSION, of_account(), note));

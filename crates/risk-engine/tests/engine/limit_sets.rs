@@ -128,6 +128,7 @@ async fn limits_that_this_program_does_not_understand_stop_everything_that_opens
     let world = World::new();
     let engine = world.engine(limits()).await;
     engine.set_limits(0, limits(), ann(), "known", &|_| vec![]).await.unwrap();
+    let mut before = reserve(&engine, buy("before", "1"), Stance::Open).await.unwrap();
     let ns = infra_types::Namespace::new("ledger").unwrap();
     let key = Key::record("risk/limits").unwrap();
     let text = String::from_utf8(world.store.get(&ns, &key).await.unwrap().unwrap().value.as_bytes().unwrap().to_vec())
@@ -136,6 +137,15 @@ async fn limits_that_this_program_does_not_understand_stop_everything_that_opens
         .replace("\"rules\":[]", "\"rules\":[{\"id\":\"n\",\"covers\":{\"each\":\"venue\"},\"limit\":\"quantum\"}]");
     assert_ne!(newer, text);
     world.store.apply(infra_state_store::Batch::new(ns).set(key, newer)).await.unwrap();
-    let error = reserve(&engine, buy("a", "1"), Stance::Open).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+    let decision = refusal(reserve(&engine, buy("a", "1"), Stance::Open).await);
+    assert_eq!(decision.failures().map(|c| c.code).collect::<Vec<_>>(), ["limits_unreadable"]);
+    assert_eq!(engine.reload_limits().await.unwrap_err().kind(), ErrorKind::Corrupt);
+    // What was approved fills, and what is held can be left.
+    let traded = fill("1", "100", "0", "USDT");
+    settle(&engine, &mut before, infra_risk_engine::Outcome::Fill { fill: &traded, is_last: true }).await;
+    trade(&engine, order("out", &btc(), Side::Sell, "1", "100")).await;
+    assert_nothing_used(&engine).await;
+    let ns = infra_types::Namespace::new("ledger").unwrap();
+    world.store.apply(infra_state_store::Batch::new(ns).set(Key::record("risk/limits").unwrap(), text)).await.unwrap();
+    reserve(&engine, buy("b", "1"), Stance::Open).await.unwrap();
 }

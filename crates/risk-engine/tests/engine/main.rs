@@ -11,6 +11,8 @@ mod overrides;
 mod race;
 mod reduce;
 mod rules;
+#[expect(unreachable_pub, reason = "an example shares the file")]
+mod sequences;
 mod settle;
 mod support;
 mod trial;

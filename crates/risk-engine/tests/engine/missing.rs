@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::support::*;
-use infra_risk_engine::{RiskLimits, Stance};
-use infra_types::Side;
+use infra_risk_engine::{Coverage, Limit, Quote, QuoteError, RiskError, RiskLimits, Stance};
+use infra_types::{Clock, Order, OrderKind, Scope, Side};
 
 type Break = fn(&mut RiskLimits);
 
@@ -95,6 +95,127 @@ async fn limits_of_one_order_and_the_venues_rules_have_their_codes() {
         serde_json::to_value(refusal(reserve(&engine, order("o", &btc(), Side::Buy, "51", "100"), Stance::Open).await));
     assert_eq!(json.unwrap()["approved"], false);
     assert_nothing_used(&engine).await;
+}
+
+/// What an order lacks, how to take it away, and the code of the refusal.
+type Lack = (&'static str, fn(&mut RiskLimits), fn(Order) -> Order, &'static str);
+
+#[tokio::test]
+async fn each_missing_input_has_its_own_code() {
+    let same = |_: &mut RiskLimits| {};
+    let plain = |order: Order| order;
+    let firm = || Coverage::One(Scope::Firm);
+    let minute = Duration::from_secs(60);
+    let cases: [Lack; 15] = [
+        ("account", same, |order| Order { account: "nobody".parse().unwrap(), ..order }, "unknown_account"),
+        ("instrument", same, |order| Order { instrument: "v/NONUSDT".parse().unwrap(), ..order }, "unknown_instrument"),
+        ("quote", same, |order| Order { instrument: "v/SOLUSDT".parse().unwrap(), ..order }, "no_reference_price"),
+        (
+            "rate of the quote currency",
+            same,
+            |order| Order { instrument: "v/SOLEUR".parse().unwrap(), ..order },
+            "missing_conversion",
+        ),
+        ("limit", |l| l.order_qty_max = None, plain, "limit_unset"),
+        ("cause", |l| l.rules = vec![], plain, "no_cause"),
+        ("user", |l| l.rules = vec![], plain, "user_required"),
+        ("quantity", same, |order| Order { qty: infra_types::Qty::ZERO, ..order }, "spec_qty"),
+        (
+            "figure that can be counted",
+            same,
+            |order| Order {
+                kind: OrderKind::Limit("79228162514264337593543950335".parse().unwrap()),
+                qty: "100000".parse().unwrap(),
+                ..order
+            },
+            "overflow",
+        ),
+        ("position to reduce", same, Order::reduce_only, "nothing_to_reduce"),
+        (
+            "grid of prices",
+            same,
+            |order| Order { kind: OrderKind::Limit("100.001".parse().unwrap()), ..order },
+            "spec_tick",
+        ),
+        ("grid of quantities", same, |order| Order { qty: "1.00001".parse().unwrap(), ..order }, "spec_lot"),
+        (
+            "smallest value",
+            same,
+            |order| Order { kind: OrderKind::Limit("0.01".parse().unwrap()), qty: "0.001".parse().unwrap(), ..order },
+            "spec_notional",
+        ),
+        ("rate of the account", |l| l.firm_currency = Some("JPY".parse().unwrap()), plain, "missing_conversion"),
+        ("currency of the firm", |l| l.firm_currency = None, plain, "limit_unset"),
+    ];
+    for (what, break_limits, break_order, code) in cases {
+        let (world, mut limits) = (World::new(), limits());
+        break_limits(&mut limits);
+        match what {
+            "cause" => limits.rules.push(rule("r", firm(), Limit::OrdersPerCause { max: 5, window: minute })),
+            "user" => limits.rules.push(rule("r", firm(), Limit::UserRequired)),
+            _ => {}
+        }
+        let engine = world.engine(limits).await;
+        for id in ["v/SOLUSDT", "v/SOLEUR"] {
+            let mut spec = spec(&id.parse().unwrap());
+            if id.ends_with("EUR") {
+                spec.quote = "EUR".parse().unwrap();
+                engine
+                    .update_market(
+                        &spec.id,
+                        Quote { bid: "1".parse().unwrap(), ask: "1".parse().unwrap(), at: world.clock.wall() },
+                    )
+                    .unwrap();
+            }
+            engine.register_instrument(spec).unwrap();
+        }
+        let wish = break_order(order("o", &btc(), Side::Buy, "1", "100"));
+        let decision = refusal(reserve(&engine, wish, Stance::Open).await);
+        assert!(decision.failed(code), "{what}: {decision:?}");
+        let others: Vec<_> = decision.failures().map(|c| c.code).filter(|other| *other != code).collect();
+        // A price that is no price has no value to be compared either.
+        assert!(others.is_empty() || code == "overflow", "{what}: {others:?}");
+        assert_nothing_used(&engine).await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_wider_equity_needs_and_lacks_is_named() {
+    let world = World::new();
+    let part = Some(infra_risk_engine::LimitValue::OfEquity(dec("0.5")));
+    let engine = world.engine(RiskLimits { exposure_firm_max: part, ..limits() }).await;
+    reserve(&engine, order("a", &btc(), Side::Buy, "1", "100"), Stance::Open).await.unwrap();
+    // An account in a currency that nobody can convert: what the firm is worth is not known.
+    engine.open_account("yen".parse().unwrap(), "JPY".parse().unwrap(), dec("1")).await.unwrap();
+    let decision = refusal(reserve(&engine, order("b", &btc(), Side::Buy, "1", "100"), Stance::Open).await);
+    let failed: Vec<_> = decision.failures().map(|c| (c.code, c.scope.to_string())).collect();
+    assert_eq!(failed, [("missing_conversion", "account:yen".into()), ("exposure_firm", "firm".into())]);
+}
+
+#[tokio::test]
+async fn a_quote_that_makes_no_sense_is_refused_by_type_and_counted() {
+    let world = World::new();
+    let engine = world.engine(limits()).await;
+    let quote = |bid: &str, ask: &str, ahead_ms: u64| Quote {
+        bid: bid.parse().unwrap(),
+        ask: ask.parse().unwrap(),
+        at: world.clock.wall().saturating_add(Duration::from_millis(ahead_ms)),
+    };
+    let refused = |quote| match engine.update_market(&btc(), quote) {
+        Err(RiskError::Quote(why)) => why,
+        other => panic!("{other:?}"),
+    };
+    assert!(matches!(refused(quote("101", "100", 0)), QuoteError::Crossed { .. }));
+    // A venue whose clock is 1.3 s ahead, where 1 s is tolerated.
+    let QuoteError::FromTheFuture { ahead, max, .. } = refused(quote("99", "101", 1_300)) else { panic!() };
+    assert_eq!((ahead, max), (Duration::from_millis(1_300), Duration::from_secs(1)));
+    engine.update_market(&btc(), quote("99", "101", 900)).unwrap();
+    assert!(matches!(refused(quote("99", "101", 899)), QuoteError::OutOfOrder { .. }));
+    let counted = engine.quotes_refused();
+    assert_eq!((counted.crossed, counted.from_the_future, counted.out_of_order), (1, 1, 1));
+    let tolerant = World::new();
+    let engine = tolerant.engine(RiskLimits { clock_skew_max: Duration::from_millis(1_300), ..limits() }).await;
+    engine.update_market(&btc(), quote("99", "101", 1_300)).unwrap();
 }
 
 #[test]

@@ -132,3 +132,36 @@ proptest! {
         });
     }
 }
+
+/// A quarter of ten thousand sequences, so that they run beside each other.
+fn quarter(of: u64) {
+    let mut seen = crate::sequences::Seen::default();
+    runtime().block_on(async {
+        for seed in of * 2_500..(of + 1) * 2_500 {
+            seen.add(crate::sequences::live(seed, 16).await);
+        }
+    });
+    // The sequences were about something.
+    assert!(seen.exits > 2_000 && seen.exits_in_halt > 500 && seen.clipped > 200, "{seen:?}");
+    assert!(seen.exit_fills > 1_000 && seen.cancels > 500 && seen.halted > 500, "{seen:?}");
+}
+
+#[test]
+fn exits_of_ten_thousand_sequences_first_quarter() {
+    quarter(0);
+}
+
+#[test]
+fn exits_of_ten_thousand_sequences_second_quarter() {
+    quarter(1);
+}
+
+#[test]
+fn exits_of_ten_thousand_sequences_third_quarter() {
+    quarter(2);
+}
+
+#[test]
+fn exits_of_ten_thousand_sequences_fourth_quarter() {
+    quarter(3);
+}
