@@ -140,8 +140,10 @@ pub(crate) fn plan(
 
             let (part, of_part) = apply(&part_before).ok_or(OVERFLOW)?;
             let in_firm = |amount: Decimal| amount.checked_mul(firm_rate).map(|amount| amount.round_dp(PLACES));
-            let figures = in_firm(of_part.realised).zip(in_firm(fee));
-            let next_strategy = figures.and_then(|(realised, fee)| settled.strategy.booked(realised, fee));
+            let trip = of_part.trip_closed.map_or(Some(None), |trip| in_firm(trip).map(Some));
+            let figures = in_firm(of_part.realised).zip(in_firm(fee)).zip(trip);
+            let next_strategy =
+                figures.and_then(|((realised, fee), trip)| settled.strategy.booked(realised, fee, trip));
             let mut next_strategy = next_strategy.ok_or(OVERFLOW)?;
             let instead = Some((&order.account, &order.instrument, &part));
             let unrealised = limits

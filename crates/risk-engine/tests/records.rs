@@ -137,9 +137,14 @@ async fn accounts_groups_strategies_and_the_firm_have_figures() {
     assert_eq!((group.largest, group.herfindahl), (Some(instrument("BTCUSDT")), Some(dec("0.625"))));
     let strategy = engine.strategy_metrics(&"s".parse().unwrap()).unwrap();
     assert_eq!((strategy.gross, strategy.net, strategy.daily_pnl), (dec("4000"), dec("2000"), dec("-302")));
-    assert_eq!(strategy.equity, None);
+    assert_eq!((strategy.equity, strategy.drawdown, strategy.wins), (None, Some(dec("302")), Some(0)));
+    trade(&engine, order("4", "b", "s", "ETHUSDT", Side::Buy, "10")).await;
+    let strategy = engine.strategy_metrics(&"s".parse().unwrap()).unwrap();
+    assert_eq!((strategy.wins, strategy.losses, strategy.win_rate), (Some(0), Some(1), Some(dec("0"))));
+    assert_eq!((strategy.gross, strategy.profit_factor), (dec("3000"), Some(dec("0"))));
+    trade(&engine, order("5", "b", "s", "ETHUSDT", Side::Sell, "10")).await;
     let firm = engine.firm_metrics().unwrap();
-    assert_eq!(figures(&firm), (3, dec("4500"), dec("2500"), dec("-300"), dec("-303")));
+    assert_eq!(figures(&firm), (3, dec("4500"), dec("2500"), dec("-300"), dec("-305")));
     let sums = engine.calculate_portfolio_metrics();
     assert_eq!((sums.exposure, sums.daily_pnl, Some(sums.equity)), (firm.gross, firm.daily_pnl, firm.equity));
     assert!(engine.group_metrics(&"nobody".parse().unwrap()).is_none());

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use infra_types::{AccountId, Currency, Decimal, InstrumentId, Scope};
 use serde::{Deserialize, Serialize};
 
-use crate::{account::AccountState, position::Position};
+use crate::{account::AccountState, position::Position, strategy::StrategyState};
 
 /// Figures of one scope, in one currency. A share or a quotient whose divisor is zero is none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,7 +120,9 @@ fn add_known(to: &mut Option<Decimal>, amount: Decimal, rate: Decimal) {
 impl Sums {
     /// Notes an account that cannot be priced.
     pub(crate) fn without(&mut self, account: &AccountId) {
-        self.unpriced.push(account.clone());
+        if !self.unpriced.contains(account) {
+            self.unpriced.push(account.clone());
+        }
     }
 
     /// Adds an account whose currency is worth `rate`.
@@ -131,15 +133,27 @@ impl Sums {
         self.add_results(state.realised, unrealised, state.fees, pnl.saturating_sub(state.day_start_pnl), rate);
         add_known(&mut self.drawdown, state.drawdown(pnl), rate);
         add_known(&mut self.max_drawdown, state.max_drawdown, rate);
-        let trips = self.trips.get_or_insert_default();
-        trips.wins = trips.wins.saturating_add(state.wins);
-        trips.losses = trips.losses.saturating_add(state.losses);
-        add(&mut trips.gross_win, state.gross_win, rate);
-        add(&mut trips.gross_loss, state.gross_loss, rate);
+        self.add_trips((state.wins, state.losses), (state.gross_win, state.gross_loss), rate);
     }
 
-    /// Adds results alone, of what owns no equity.
-    pub(crate) fn add_results(
+    /// Adds a strategy, whose figures are in the firm's currency. It owns no equity.
+    pub(crate) fn add_strategy(&mut self, state: &StrategyState, unrealised: Decimal) {
+        let (pnl, rate) = (state.pnl(unrealised), Decimal::ONE);
+        self.add_results(state.realised, unrealised, state.fees, pnl.saturating_sub(state.day_start_pnl), rate);
+        add_known(&mut self.drawdown, state.drawdown(pnl), rate);
+        add_known(&mut self.max_drawdown, state.max_drawdown, rate);
+        self.add_trips((state.wins, state.losses), (state.gross_win, state.gross_loss), rate);
+    }
+
+    fn add_trips(&mut self, (wins, losses): (u64, u64), (gross_win, gross_loss): (Decimal, Decimal), rate: Decimal) {
+        let trips = self.trips.get_or_insert_default();
+        trips.wins = trips.wins.saturating_add(wins);
+        trips.losses = trips.losses.saturating_add(losses);
+        add(&mut trips.gross_win, gross_win, rate);
+        add(&mut trips.gross_loss, gross_loss, rate);
+    }
+
+    fn add_results(
         &mut self,
         realised: Decimal,
         unrealised: Decimal,

@@ -1,6 +1,6 @@
 //! Figures of accounts, groups, strategies and the firm out of the engine's memory, at the last quotes whatever their age.
 
-use infra_types::{AccountId, Currency, Decimal, GroupId, Scope, StrategyId};
+use infra_types::{AccountId, Currency, GroupId, Scope, StrategyId};
 
 use super::metrics::{ScopeMetrics, Sums};
 use crate::{
@@ -65,8 +65,7 @@ impl RiskEngine {
         let mut sums = Sums::default();
         let unrealised = book.unrealised_of_strategy(strategy, None, &currency, now, None);
         let known = unrealised.as_ref().copied().unwrap_or_default();
-        let daily = state.pnl(known).saturating_sub(state.day_start_pnl);
-        sums.add_results(state.realised, known, state.fees, daily, Decimal::ONE);
+        sums.add_strategy(state, known);
         let parts = book.strategies.get(strategy).into_iter().flat_map(|of| &of.parts);
         for ((account, instrument), part) in parts.filter(|(_, part)| !part.value.is_flat()) {
             let own = book.accounts.get(account).map(|a| &a.value.currency);
