@@ -1,7 +1,7 @@
 //! What a typed topic promises, one promise at a time.
 
 use std::{
-    future::{Future, poll_fn},
+    future::Future,
     num::NonZeroUsize,
     pin::{Pin, pin},
     sync::{
@@ -13,7 +13,6 @@ use std::{
 
 use infra_event_bus::{PublishError, TryRecvError, TypedReceiver, TypedTopic, WhenFull};
 use infra_types::ErrorKind;
-use parking_lot::Mutex;
 
 fn topic<T>(capacity: usize, when_full: WhenFull) -> TypedTopic<T> {
     TypedTopic::new(NonZeroUsize::new(capacity).expect("above zero"), when_full)
