@@ -270,39 +270,6 @@ async fn many_are_received_up_to_the_limit() {
     assert_eq!(got, (-1..150).collect::<Vec<_>>());
 }
 
-/// A publisher and a receiver that have had their turn come again after everybody else who is ready, so that no other thread
-/// takes them away from those that they work with.
-#[tokio::test]
-async fn who_gives_way_comes_last() {
-    let topic = topic(1_000, WhenFull::Block);
-    let mut receiver = topic.subscribe();
-    let ended = Arc::new(Mutex::new(Vec::new()));
-    let busy = |ended: Arc<Mutex<Vec<_>>>| async move {
-        let mut left = 10;
-        poll_fn(|cx| {
-            left -= 1;
-            cx.waker().wake_by_ref();
-            if left == 0 { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
-        ended.lock().push("busy");
-    };
-    let (publishes, receives) = (ended.clone(), ended.clone());
-    let publisher = tokio::spawn(async move {
-        for n in 0..1_000 {
-            topic.publish(n).await.expect("open");
-        }
-        publishes.lock().push("publisher");
-    });
-    tokio::try_join!(publisher, tokio::spawn(busy(ended.clone()))).expect("no panic");
-    let receiver = tokio::spawn(async move {
-        while receiver.recv().await.is_some() {}
-        receives.lock().push("receiver");
-    });
-    tokio::try_join!(receiver, tokio::spawn(busy(ended.clone()))).expect("no panic");
-    assert_eq!(*ended.lock(), ["busy", "publisher", "busy", "receiver"]);
-}
-
 /// What a task does between its events must get its turn although there is always another event.
 #[tokio::test]
 async fn neither_side_keeps_others_from_running() {

@@ -13,7 +13,7 @@ use super::{
     policy::{TryRecvError, WhenFull},
     shared::Shared,
     state::{Place, Turn},
-    topic::{TURN, let_others_run},
+    topic::TURN,
 };
 
 /// An event, read where it lies. `.clone()` on it clones the event.
@@ -118,7 +118,7 @@ impl<T> TypedReceiver<T> {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         if self.turn >= TURN {
             self.turn = 0;
-            let_others_run(cx);
+            cx.waker().wake_by_ref();
             return Poll::Pending;
         }
         let Some(found) = self.look(Some(cx.waker())) else {

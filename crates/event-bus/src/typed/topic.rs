@@ -4,7 +4,7 @@ use std::{
     fmt,
     future::Future,
     num::NonZeroUsize,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering::Relaxed},
@@ -22,20 +22,9 @@ use super::{
 /// After so many events without a wait a task lets others run.
 pub(super) const TURN: u32 = 512;
 
-/// The task comes again after the others that are ready on its thread. Woken at once, it would stand in the queue from which
-/// other threads help themselves, and publisher and receiver would go on at the two ends of a bus between cores.
-pub(super) fn let_others_run(cx: &mut Context<'_>) {
-    // Only its first poll is wanted, which asks the runtime to wake the task later; without a runtime it wakes it now.
-    let _ = pin!(tokio::task::yield_now()).poll(cx);
-}
-
 /// A topic of this process whose events are Rust values: nothing is serialised, and every receiver reads the same value.
 ///
 /// Clones publish to the same topic. It ends when [`TypedTopic::close`] was called or the last clone was dropped.
-///
-/// Any executor can run its futures. After some hundred events without a wait they give way as those of tokio do: a tokio
-/// worker goes on with them when its other tasks have run. So do not block a worker on them with the `block_on` of another
-/// executor, unless within `block_in_place`.
 pub struct TypedTopic<T> {
     shared: Arc<Shared<T>>,
     turn: AtomicU32,
@@ -152,7 +141,7 @@ impl<T> Future for Publish<'_, T> {
         let turn = &this.topic.turn;
         if turn.load(Relaxed) >= TURN {
             turn.store(0, Relaxed);
-            let_others_run(cx);
+            cx.waker().wake_by_ref();
             return Poll::Pending;
         }
         let (event, ticket) = (&mut this.event, &mut this.ticket);
