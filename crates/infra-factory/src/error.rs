@@ -73,6 +73,17 @@ pub enum FactoryError {
     /// The policy around a store is wrong.
     #[error(transparent)]
     Resilience(#[from] infra_resilience::InvalidConfig),
+    /// The order gate failed.
+    #[error(transparent)]
+    Gate(#[from] crate::gate::GateError),
+    /// An open order is at a venue that nobody can reach.
+    #[error("order {order} is open at {venue}, and there is no sink for it: bring one along")]
+    NoVenue {
+        /// Which venue.
+        venue: String,
+        /// One of the orders there.
+        order: String,
+    },
     /// The latency monitor failed.
     #[error(transparent)]
     Latency(#[from] infra_latency_monitor::LatencyError),
@@ -83,7 +94,8 @@ impl FactoryError {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Config(_) | Self::NothingShared { .. } => ErrorKind::Invalid,
+            Self::Config(_) | Self::NothingShared { .. } | Self::NoVenue { .. } => ErrorKind::Invalid,
+            Self::Gate(e) => e.kind(),
             Self::BackendMissing { .. } => ErrorKind::Unsupported,
             Self::DataDir { .. } => ErrorKind::Permanent,
             Self::AlreadyRunning { .. } => ErrorKind::Conflict,

@@ -12,8 +12,10 @@ pub use error::FactoryError;
 pub use infrastructure::{CloseReport, Console, Infrastructure, InfrastructureBuilder, create_infrastructure};
 pub use logs::log_config;
 pub use wiring::{
+    halt_cancels::Venues,
     inbox::Inbox,
     outbox::{AuditRow, Outbox},
+    supervise::{SuperviseConfig, Supervision},
 };
 
 /// The capabilities that a bot uses by themselves, so that one dependency is enough.

@@ -15,6 +15,7 @@ mod report;
 mod rows;
 mod sink;
 mod tokens;
+mod withdraw;
 
 use std::{
     sync::{
@@ -38,6 +39,7 @@ pub use self::{
     record::OrderRecord,
     report::Reported,
     sink::{OrderSink, Placement, SinkError, VenueOrder},
+    withdraw::Withdrawn,
 };
 use self::{ledger::OrderLedger, record::OrderRecord as Record, rows::Rows, tokens::Tokens};
 use crate::wiring::breach_halts;
@@ -66,6 +68,7 @@ impl Default for GateConfig {
 }
 
 /// What the gate is made of.
+#[derive(Clone)]
 pub struct GateParts {
     /// Whose orders these are.
     pub bot: BotId,

@@ -1,6 +1,6 @@
 //! After a start: what became of the orders whose end is not written down?
 
-use infra_types::{Order, OrderId, OrderStatus};
+use infra_types::{Order, OrderId, OrderStatus, Venue};
 
 use super::{GateError, OrderGate, Placed, approved::Approved, sink::OrderSink};
 
@@ -42,10 +42,36 @@ impl OrderGate {
     /// # Cancel safety
     /// Each order is reconciled wholly or not at all; calling again goes on.
     pub async fn reconcile(&self, sink: &dyn OrderSink, policy: NotAtVenue) -> Result<Reconciled, GateError> {
+        self.reconcile_all(None, sink, policy).await
+    }
+
+    /// As [`OrderGate::reconcile`], for the orders at one venue.
+    ///
+    /// # Errors
+    /// As [`OrderGate::reconcile`].
+    ///
+    /// # Cancel safety
+    /// As [`OrderGate::reconcile`].
+    pub async fn reconcile_at(
+        &self,
+        venue: &Venue,
+        sink: &dyn OrderSink,
+        policy: NotAtVenue,
+    ) -> Result<Reconciled, GateError> {
+        self.reconcile_all(Some(venue), sink, policy).await
+    }
+
+    async fn reconcile_all(
+        &self,
+        venue: Option<&Venue>,
+        sink: &dyn OrderSink,
+        policy: NotAtVenue,
+    ) -> Result<Reconciled, GateError> {
         self.sweep().await?;
         let mut result = Reconciled::default();
         let mut failed = Ok(());
-        for record in self.open_orders().await? {
+        let open = self.open_orders().await?.into_iter();
+        for record in open.filter(|record| venue.is_none_or(|venue| record.order.instrument.venue == *venue)) {
             let Some(_flight) = self.tokens.fly_if_idle(&record.order.id) else { continue };
             let outcome = self.reconcile_one(&record.order.id, sink, policy, &mut result).await;
             failed = failed.and(outcome);

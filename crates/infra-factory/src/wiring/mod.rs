@@ -6,11 +6,17 @@
 //! * `inbox`: the effect of an event and the mark that it was processed travel in one batch.
 //! * `halt_rows`: a change of the kill switch is audited and told on the bus in its own batch.
 //! * `breach_halts`: a refusal by a loss limit halts trading, where the configuration says so.
+//! * `halt_cancels`: when trading is halted, working orders are cancelled at every venue.
+//! * `death_cancels`: when a bot falls silent, another one cancels its orders.
+//! * `supervise`: both of them at work beside the trading, and the ledger compared with the venues again and again.
 
 pub(crate) mod breach_halts;
+pub(crate) mod death_cancels;
 #[cfg(any(feature = "redis", feature = "postgres", test))]
 pub(crate) mod guarded_store;
+pub(crate) mod halt_cancels;
 pub(crate) mod halt_rows;
 pub(crate) mod inbox;
 pub(crate) mod outbox;
 pub(crate) mod relay;
+pub(crate) mod supervise;
