@@ -24,7 +24,7 @@ fn main() {
                     for seed in (first + worker..first + count).step_by(threads as usize) {
                         seen.add(runtime.block_on(sequences::live(seed, 24)));
                         let done = begun.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
-                        if done % (count / 20).max(1) == 0 {
+                        if done.is_multiple_of((count / 20).max(1)) {
                             println!("{done} of {count} sequences, nothing grew, turned or was denied");
                         }
                     }

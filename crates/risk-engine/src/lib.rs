@@ -51,7 +51,9 @@ pub use correlation::{
     NotEnoughData, ShrinkTarget, Weighting,
 };
 pub use decision::{Check, Decision, Level, code};
-pub use decision_log::{DecisionClock, DecisionRecorder, Difference as ReplayDifference, Input, ReplayError, ReplayReport, replay};
+pub use decision_log::{
+    DecisionClock, DecisionRecorder, Difference as ReplayDifference, Input, ReplayError, ReplayReport, replay,
+};
 pub use engine::{RiskEngine, Stance};
 pub use error::RiskError;
 pub use guard::{Guard, GuardEvent};

@@ -272,3 +272,42 @@ async fn a_strategy_has_its_own_result_and_loses_nothing_that_another_lost() {
     let new = self::engine(&world).await;
     assert_eq!(new.strategy(&"s2".parse().unwrap()).unwrap().realised, dec("-10"), "durable");
 }
+
+#[tokio::test]
+async fn an_account_that_changes_its_group_takes_its_position_along_at_the_next_fill() {
+    let world = World::new();
+    let engine = engine(&world).await;
+    let of = |order: Order| Order { account: accounts()[1].clone(), ..order };
+    trade(&engine, of(order("a", &btc(), Side::Buy, "2", "100"))).await;
+    let mut working = reserve(&engine, of(order("b", &btc(), Side::Buy, "1", "100")), Stance::Open).await.unwrap();
+    let other = RiskLimits { groups: [(accounts()[1].clone(), "other".parse().unwrap())].into(), ..wide() };
+    engine.set_limits(0, other, "ann".parse().unwrap(), "moved", &|_| vec![]).await.unwrap();
+    let group = |used: &[(String, Decimal)], id: &str| {
+        let name = format!("risk/used/exposure/group/{id}");
+        used.iter().find(|(key, _)| *key == name).map_or(Decimal::ZERO, |(_, v)| *v)
+    };
+    let used = engine.used().await.unwrap();
+    assert_eq!((group(&used, "desk"), group(&used, "other")), (dec("297"), dec("0")));
+    let traded = fill("1", "100", "0", "USDT");
+    settle(&engine, &mut working, Outcome::Fill { fill: &traded, is_last: true }).await;
+    let used = engine.used().await.unwrap();
+    assert_eq!((group(&used, "desk"), group(&used, "other")), (dec("0"), dec("297")));
+    trade(&engine, of(order("c", &btc(), Side::Sell, "3", "100"))).await;
+    assert_nothing_used(&engine).await;
+}
+
+#[tokio::test]
+async fn a_strategys_day_begins_at_midnight_with_what_was_known_and_survives() {
+    let world = World::new();
+    let engine = engine(&world).await;
+    trade(&engine, order("a", &btc(), Side::Buy, "2", "100")).await;
+    world.quote(&engine, &btc(), "90");
+    let state = |engine: &RiskEngine| engine.strategy(&"s".parse().unwrap()).unwrap();
+    assert_eq!((state(&engine).last_pnl, state(&engine).day_start_pnl), (dec("-20"), dec("0")));
+    world.clock.advance(std::time::Duration::from_secs(24 * 3_600));
+    engine.checkpoint().await.unwrap();
+    assert_eq!(state(&engine).day_start_pnl, dec("-20"));
+    let new = world.bare(wide());
+    new.restore().await.unwrap();
+    assert_eq!(state(&new), state(&engine));
+}
