@@ -143,6 +143,12 @@ impl RiskEngine {
     /// approval, until the order is over. Call [`RiskEngine::join`] before the first order, and keep a
     /// [guard](RiskEngine::guard).
     ///
+    /// **A process that slept** for longer than its lease (stopped, swapped out, its machine suspended) goes on if nobody noticed: all
+    /// that it holds is still its own. If somebody swept in between, its name was retired in the same moment in which its orders
+    /// became orphans: every approval names the fence of the name, so it approves nothing more (`HolderLost`), also not with a batch
+    /// that was on its way. It joins again, as a new holder, and reconciles or adopts what it held. What the venue reports of
+    /// its old orders it settles at any time.
+    ///
     /// # Errors
     /// `Invalid` for times that make no sense.
     pub fn with_holder(mut self, config: HolderConfig) -> Result<Self, RiskError> {

@@ -155,7 +155,7 @@ impl Bot {
         if !self.attempt().await && self.rng.random_bool(0.1) {
             self.cancel().await;
         }
-        if self.rng.random_bool(0.04) {
+        if self.rng.random_bool(0.02) {
             self.fill().await;
         }
         if self.long > 0 && self.rng.random_bool(0.02) {

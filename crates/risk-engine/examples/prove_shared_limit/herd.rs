@@ -111,6 +111,10 @@ pub(crate) async fn run(settings: &Settings, target: &str, dir: &Path, report: &
         report.noticed.push(time);
         report.orphaned += orphaned;
     }
+    // The lease, an interval between sweeps (a fifth of it), and the rest for a busy machine.
+    if report.noticed().1 > settings.ttl * 2 {
+        report.problems.push(format!("the dead were noticed late: {:?}", report.noticed));
+    }
     stop.store(true, Ordering::SeqCst);
     report.seen = observer.await.expect("a look must not panic");
 }
