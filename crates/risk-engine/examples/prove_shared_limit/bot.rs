@@ -2,7 +2,10 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -89,6 +92,8 @@ struct Said {
     refused: u32,
     contended: u32,
     lost: u32,
+    /// Batches that approvals sent: more than attempts where something had changed in between.
+    batches: u32,
     /// The highest value of the counter after an approval, in its own unit.
     highest: Decimal,
 }
@@ -165,7 +170,14 @@ impl Bot {
 
     async fn reserve(&mut self, order: Order) -> Option<Working> {
         loop {
-            match self.engine.check_and_reserve(order.clone(), Stance::Open, &|_| vec![]).await {
+            let batches = AtomicU32::new(0);
+            let compose = |_: &_| {
+                batches.fetch_add(1, Ordering::Relaxed);
+                vec![]
+            };
+            let result = self.engine.check_and_reserve(order.clone(), Stance::Open, &compose).await;
+            self.said.batches += batches.into_inner();
+            match result {
                 Ok(approval) => {
                     let firm = approval.decision.checks.iter().find(|check| check.code == "exposure_firm");
                     self.said.highest = firm.map_or(self.said.highest, |check| self.said.highest.max(check.value));
@@ -210,8 +222,8 @@ impl Bot {
     }
 
     fn tell(&mut self) {
-        let Said { attempts, admitted, refused, contended, lost, highest } = std::mem::take(&mut self.said);
-        say(format_args!("did {attempts} {admitted} {refused} {contended} {lost} {highest}"));
+        let Said { attempts, admitted, refused, contended, lost, batches, highest } = std::mem::take(&mut self.said);
+        say(format_args!("did {attempts} {admitted} {refused} {contended} {lost} {batches} {highest}"));
     }
 
     /// Whether the venue has the order; an order that was never sent just stays.

@@ -160,7 +160,8 @@ fn hear_figures(line: &str, report: &mut Report) -> u32 {
             report.refused += number(3);
             report.contended += number(4);
             report.lost += number(5);
-            let highest = words.get(6).and_then(|word| word.parse().ok()).unwrap_or_default();
+            report.batches += number(6);
+            let highest = words.get(7).and_then(|word| word.parse().ok()).unwrap_or_default();
             report.highest = report.highest.max(highest);
             number(1)
         }

@@ -18,6 +18,8 @@ pub(crate) struct Report {
     pub(crate) attempts: u32,
     pub(crate) admitted: u32,
     pub(crate) refused: u32,
+    /// Batches that the attempts sent.
+    pub(crate) batches: u32,
     /// How often somebody else was always faster.
     pub(crate) contended: u32,
     /// How often a living bot lost its name, since the machine gave it no time.
@@ -51,6 +53,7 @@ impl Report {
             attempts: 0,
             admitted: 0,
             refused: 0,
+            batches: 0,
             contended: 0,
             lost: 0,
             highest: Decimal::ZERO,
@@ -102,6 +105,7 @@ impl Report {
             ("attempts a second", format!("{rate:.0}")),
             ("  admitted", self.admitted.to_string()),
             ("  refused", self.refused.to_string()),
+            ("batches an attempt", format!("{:.3}", f64::from(self.batches) / f64::from(self.attempts.max(1)))),
             ("contended, tried again", self.contended.to_string()),
             ("living bots that lost their name", self.lost.to_string()),
             ("limit", self.limit.to_string()),
