@@ -5,9 +5,9 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
-use infra_types::{Envelope, Health, Timestamp};
+use infra_types::{Envelope, EventId, Health, Timestamp};
 
-use crate::{BusError, BusInfo, DeadLetter, GroupStatus, Pattern, StartFrom};
+use crate::{BusError, BusInfo, DeadLetter, DelayPlace, DelayedEvent, GroupStatus, Pattern, StartFrom};
 
 /// A place in the stored order, from 1. Never given twice.
 pub type Seq = u64;
@@ -18,6 +18,8 @@ pub const PAGE_MAX: usize = 64;
 pub const DUE_MAX: usize = 64;
 /// How long delayed events that found a group full wait before they are looked at again, if those behind them have had their turn by then.
 pub const REST: Duration = Duration::from_secs(1);
+/// Delayed events in one answer at most.
+pub const LIST_MAX: usize = 1_000;
 /// Names of consumers that are remembered for each group.
 pub const NAMES_MAX: usize = 1_000;
 /// Events beyond `Limits::history_max` that go with each one that is appended, so that none pays for all.
@@ -84,6 +86,17 @@ impl Shards {
     pub fn takes(&self, key: &str, is_priority: bool) -> bool {
         self.open & (1 << self.of(key, is_priority)) != 0
     }
+}
+
+/// A group as it is listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupNames {
+    /// Its name.
+    pub name: String,
+    /// Its pattern as it is written.
+    pub pattern: String,
+    /// Whose runs took their names, sorted.
+    pub consumers: Vec<String>,
 }
 
 /// A request for work.
@@ -303,6 +316,15 @@ pub trait Broker: Send + Sync + fmt::Debug + 'static {
 
     /// How a group stands.
     async fn status(&self, group: &str) -> Result<GroupStatus, BusError>;
+
+    /// The groups whose names come after `after`, by name, at most `limit`: name, pattern, and the names of their consumers, sorted.
+    async fn groups(&self, after: &str, limit: usize) -> Result<Vec<GroupNames>, BusError>;
+
+    /// The delayed events behind a place, in order, at most `limit`.
+    async fn delayed(&self, after: Option<DelayPlace>, limit: usize) -> Result<Vec<DelayedEvent>, BusError>;
+
+    /// Takes a delayed event back, and forgets its id. Whether it was delayed.
+    async fn cancel_delayed(&self, id: &EventId) -> Result<bool, BusError>;
 
     /// The dead letters behind place `after` (0: all), in the order of their places.
     async fn dead_letters(&self, group: &str, after: Seq, limit: usize) -> Result<Vec<DeadLetter>, BusError>;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use infra_types::{Envelope, Health, Timestamp, Topic, TraceParent};
+use infra_types::{Envelope, EventId, Health, Timestamp, Topic, TraceParent};
 
 use crate::{BusError, Metrics, Pattern, Replay, Replayed, SubscribeOptions, Subscription};
 
@@ -72,6 +72,41 @@ pub struct GroupStatus {
     pub oldest: Option<Timestamp>,
     /// Events that it gave up on and that nobody has redriven or purged.
     pub dead_letters: u64,
+}
+
+/// A group as it is listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupInfo {
+    /// Its name.
+    pub name: String,
+    /// The topics that it wants, as its pattern is written.
+    pub pattern: String,
+    /// The stable names under which consumers have worked for it, sorted; at most [`broker::NAMES_MAX`](crate::broker::NAMES_MAX).
+    pub consumers: Vec<String>,
+    /// How it stands.
+    pub status: GroupStatus,
+}
+
+/// Where a delayed event stands among the others: by its time, then by the order of the delays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DelayPlace {
+    /// Until when it waits, by the clock that judges delays.
+    pub until: Timestamp,
+    /// Tells apart those of one time.
+    pub number: u64,
+}
+
+/// An event that waits for its time, or for room in a group that wants it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DelayedEvent {
+    /// Where it stands.
+    pub place: DelayPlace,
+    /// Its id, as stored.
+    pub id: String,
+    /// Its topic, as stored.
+    pub topic: String,
+    /// Its key, as stored.
+    pub key: String,
 }
 
 impl GroupStatus {
@@ -254,6 +289,30 @@ pub trait EventBus: Send + Sync + fmt::Debug {
     /// # Errors
     /// `NoGroup`, `Closed`, `Backend`.
     async fn status(&self, group: &str) -> Result<GroupStatus, BusError>;
+
+    /// The groups whose names come after `after` (empty: from the first), by name, at most `limit` (up to
+    /// [`broker::PAGE_MAX`](crate::broker::PAGE_MAX)). A page is not one moment: each group is asked how it stands for itself.
+    ///
+    /// # Errors
+    /// `Closed`, `Backend`.
+    async fn groups(&self, after: &str, limit: usize) -> Result<Vec<GroupInfo>, BusError>;
+
+    /// The delayed events behind a place (none: from the first), in the order in which they will be published, at most `limit` (up to
+    /// [`broker::LIST_MAX`](crate::broker::LIST_MAX)).
+    ///
+    /// # Errors
+    /// `Closed`, `Backend`.
+    async fn delayed(&self, after: Option<DelayPlace>, limit: usize) -> Result<Vec<DelayedEvent>, BusError>;
+
+    /// Takes a delayed event back: nobody will see it, and its id is unknown again. Whether it was still delayed; one that was published is not
+    /// taken back.
+    ///
+    /// # Errors
+    /// `Closed`, `Backend`; after `Ambiguous` ask again.
+    ///
+    /// # Cancel safety
+    /// Dropping the future may leave it taken back.
+    async fn cancel_delayed(&self, id: &EventId) -> Result<bool, BusError>;
 
     /// The dead letters of a group behind place `after` (0: from the first), in stored order, at most `limit`.
     ///

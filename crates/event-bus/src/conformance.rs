@@ -147,6 +147,7 @@ macro_rules! event_bus_cases {
             delayed_events_are_bounded
             a_delayed_event_waits_while_its_group_is_full
             a_full_group_holds_up_no_delays_of_others
+            delayed_events_are_listed_and_taken_back
             a_delayed_event_reaches_a_group_that_nobody_serves
             a_delay_that_ends_during_a_handling_is_not_missed
             a_failed_event_comes_again_after_its_backoff
@@ -197,6 +198,7 @@ macro_rules! event_bus_cases {
             a_retry_does_not_wait_for_a_clock_that_stepped_back
             a_lease_does_not_outlive_a_clock_that_stepped_back
             the_status_of_a_group_tells_how_far_it_is
+            groups_are_listed_page_by_page
             conflation_keeps_the_latest_of_each_key_in_order
             conflation_is_bounded_by_its_keys
             conflation_loses_nothing_for_who_keeps_up

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod batch;
 pub mod broker;
 mod bus;
 #[cfg(feature = "conformance")]
@@ -27,7 +28,11 @@ mod subscription;
 mod time_source;
 mod typed;
 
-pub use bus::{BusConfig, BusInfo, DeadLetter, DeadLetters, Delivery, EventBus, GroupStatus, Limits, Published};
+pub use batch::{BatchHandler, in_batches};
+pub use bus::{
+    BusConfig, BusInfo, DeadLetter, DeadLetters, DelayPlace, DelayedEvent, Delivery, EventBus, GroupInfo, GroupStatus,
+    Limits, Published,
+};
 pub use engine::Bus;
 pub use error::BusError;
 pub use handler::{Delivered, Gap, Handler, HandlerError, handler_fn};

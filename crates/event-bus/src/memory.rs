@@ -3,16 +3,18 @@
 mod group;
 mod state;
 
-use std::sync::Arc;
+use std::{ops::Bound, sync::Arc};
 
 use async_trait::async_trait;
-use infra_types::{Clock, Health, Timestamp};
+use infra_types::{Clock, EventId, Health, Timestamp};
 use parking_lot::Mutex;
 
 use self::{group::Group, state::State};
 use crate::{
-    Bus, BusConfig, BusError, BusInfo, DeadLetter, GroupStatus, Limits, StartFrom,
-    broker::{Append, Appended, Broker, Claim, Claims, GroupSpec, NAMES_MAX, Page, Progress, Seq, Settle, Settled},
+    Bus, BusConfig, BusError, BusInfo, DeadLetter, DelayPlace, DelayedEvent, GroupStatus, Limits, StartFrom,
+    broker::{
+        Append, Appended, Broker, Claim, Claims, GroupNames, GroupSpec, NAMES_MAX, Page, Progress, Seq, Settle, Settled,
+    },
 };
 
 /// A bus whose events live and die with the process.
@@ -168,6 +170,25 @@ impl Broker for MemoryBroker {
         let found = state.group(group)?;
         let (pending, dead_letters) = (found.pending.len() as u64, found.dead.len() as u64);
         Ok(GroupStatus { pending, oldest: state.oldest_of(group), dead_letters })
+    }
+
+    async fn groups(&self, after: &str, limit: usize) -> Result<Vec<GroupNames>, BusError> {
+        let state = self.state.lock();
+        let behind = (Bound::Excluded(after), Bound::Unbounded);
+        let names = |(name, group): (&Arc<str>, &Group)| GroupNames {
+            name: name.to_string(),
+            pattern: group.pattern.to_string(),
+            consumers: group.names.keys().map(ToString::to_string).collect(),
+        };
+        Ok(state.groups.range::<str, _>(behind).take(limit).map(names).collect())
+    }
+
+    async fn delayed(&self, after: Option<DelayPlace>, limit: usize) -> Result<Vec<DelayedEvent>, BusError> {
+        Ok(self.state.lock().delayed_after(after, limit))
+    }
+
+    async fn cancel_delayed(&self, id: &EventId) -> Result<bool, BusError> {
+        Ok(self.state.lock().cancel_delayed(id))
     }
 
     async fn dead_letters(&self, group: &str, after: Seq, limit: usize) -> Result<Vec<DeadLetter>, BusError> {

@@ -27,15 +27,16 @@ use std::{
 
 use async_trait::async_trait;
 use infra_backends::{BackendError, PgSchema, Postgres, PostgresSignal};
-use infra_types::{Clock, ErrorKind, Health, HealthStatus, Timestamp};
+use infra_types::{Clock, ErrorKind, EventId, Health, HealthStatus, Timestamp};
 use sqlx::postgres::PgRow;
 
 use self::line::{BATCH_EVENTS_MAX, GROUP_BYTES_MAX, Line};
 use crate::{
-    Bus, BusConfig, BusError, BusInfo, DeadLetter, GroupStatus, Limits, StartFrom, TimeSource,
+    Bus, BusConfig, BusError, BusInfo, DeadLetter, DelayPlace, DelayedEvent, GroupStatus, Limits, StartFrom,
+    TimeSource,
     broker::{
-        Append, Appended, Broker, Claim, Claims, GroupSpec, Listener, PAGE_MAX, Page, Progress, Record, Seq, Settle,
-        Settled, Shards, Signal,
+        Append, Appended, Broker, Claim, Claims, GroupNames, GroupSpec, Listener, PAGE_MAX, Page, Progress, Record,
+        Seq, Settle, Settled, Shards, Signal,
     },
     lost_claims::LostClaims,
 };
@@ -415,6 +416,42 @@ impl Broker for PostgresBroker {
             oldest: oldest.map(Timestamp::from_nanos),
             dead_letters: wire::unsigned(row, "dead_letters")?,
         })
+    }
+
+    async fn groups(&self, after: &str, limit: usize) -> Result<Vec<GroupNames>, BusError> {
+        let sql = "SELECT g.name, g.pattern,
+                       ARRAY(SELECT c.name FROM bus_consumer c WHERE c.group_id = g.id ORDER BY c.name) AS consumers
+                   FROM bus_group g WHERE g.name > $1 ORDER BY g.name LIMIT $2";
+        self.ready().await?;
+        let limit = wire::to_sql(limit as u64);
+        let rows = self.postgres.read(|| sqlx::query(sql).bind(after.to_owned()).bind(limit)).await?;
+        let names = |row| {
+            let (name, pattern) = (wire::get(row, "name")?, wire::get(row, "pattern")?);
+            Ok(GroupNames { name, pattern, consumers: wire::get(row, "consumers")? })
+        };
+        rows.iter().map(names).collect()
+    }
+
+    async fn delayed(&self, after: Option<DelayPlace>, limit: usize) -> Result<Vec<DelayedEvent>, BusError> {
+        let sql = "SELECT d.until_ns, d.no, (d.event).id AS id, (d.event).topic AS topic, (d.event).key AS key
+                   FROM bus_delayed d WHERE (d.until_ns, d.no) > ($1, $2) ORDER BY d.until_ns, d.no LIMIT $3";
+        self.ready().await?;
+        let (until, number) = after.map_or((-1, 0), |at| (at.until.as_nanos(), wire::to_sql(at.number)));
+        let limit = wire::to_sql(limit as u64);
+        let rows = self.postgres.read(|| sqlx::query(sql).bind(until).bind(number).bind(limit)).await?;
+        let one = |row| {
+            let until = Timestamp::from_nanos(wire::get(row, "until_ns")?);
+            let place = DelayPlace { until, number: wire::unsigned(row, "no")? };
+            let key = String::from_utf8_lossy(&wire::get::<Vec<u8>>(row, "key")?).into_owned();
+            Ok(DelayedEvent { place, id: wire::get(row, "id")?, topic: wire::get(row, "topic")?, key })
+        };
+        rows.iter().map(one).collect()
+    }
+
+    async fn cancel_delayed(&self, id: &EventId) -> Result<bool, BusError> {
+        self.ready().await?;
+        let query = sqlx::query("SELECT bus_cancel($1) AS was_delayed").bind(id.as_str());
+        wire::get(wire::only(&self.postgres.write(query).await?)?, "was_delayed")
     }
 
     async fn dead_letters(&self, group: &str, after: Seq, limit: usize) -> Result<Vec<DeadLetter>, BusError> {

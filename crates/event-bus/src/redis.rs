@@ -20,16 +20,17 @@ use std::{
 
 use async_trait::async_trait;
 use infra_backends::{Access, BackendError, Fsync, Redis, RedisScript};
-use infra_types::{Clock, ErrorKind, Health, HealthStatus, Timestamp};
+use infra_types::{Clock, ErrorKind, EventId, Health, HealthStatus, Timestamp};
 use parking_lot::RwLock;
 use redis::{Cmd, Value as Reply};
 
 use self::{append::Groups, live::Live, post::Post};
 use crate::{
-    Bus, BusConfig, BusError, BusInfo, DeadLetter, GroupStatus, Limits, StartFrom, TimeSource,
+    Bus, BusConfig, BusError, BusInfo, DeadLetter, DelayPlace, DelayedEvent, GroupStatus, Limits, StartFrom,
+    TimeSource,
     broker::{
-        Append, Appended, Broker, Claim, Claims, GroupSpec, Listener, PAGE_MAX, Page, Progress, Record, Seq, Settle,
-        Settled,
+        Append, Appended, Broker, Claim, Claims, GroupNames, GroupSpec, Listener, PAGE_MAX, Page, Progress, Record,
+        Seq, Settle, Settled,
     },
     lost_claims::LostClaims,
 };
@@ -391,6 +392,51 @@ impl Broker for RedisBroker {
     async fn status(&self, group: &str) -> Result<GroupStatus, BusError> {
         let look = self.look(group, None).await?;
         Ok(GroupStatus { pending: look.pending, oldest: look.time, dead_letters: look.dead_letters })
+    }
+
+    async fn groups(&self, after: &str, limit: usize) -> Result<Vec<GroupNames>, BusError> {
+        self.ready().await?;
+        let mut call = scripts::LIST.call(1);
+        call.arg(&self.base);
+        let (_, mut rest) = wire::answer(self.script(&scripts::LIST, &call, Access::Read).await?)?;
+        let mut groups = Vec::new();
+        for group in wire::array(rest.next())? {
+            let mut group = wire::array(Some(group))?.into_iter();
+            let (name, stored) = (wire::text(group.next())?, wire::text(group.next())?);
+            let (_, pattern) = stored.split_once('\n').ok_or_else(wire::unreadable)?;
+            let names = wire::array(group.next())?.into_iter().step_by(2).map(|name| wire::text(Some(name)));
+            let mut consumers = names.collect::<Result<Vec<_>, _>>()?;
+            consumers.sort_unstable();
+            groups.push(GroupNames { name, pattern: pattern.to_owned(), consumers });
+        }
+        groups.retain(|group| group.name.as_str() > after);
+        groups.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        groups.truncate(limit);
+        Ok(groups)
+    }
+
+    async fn delayed(&self, after: Option<DelayPlace>, limit: usize) -> Result<Vec<DelayedEvent>, BusError> {
+        self.ready().await?;
+        let (until, number) = after.map_or((0, 0), |at| (wire::ceil_us(at.until), at.number));
+        let mut call = scripts::DELAYED.call(1);
+        call.arg(&self.base).arg(until).arg(number).arg(limit);
+        let (_, mut rest) = wire::answer(self.script(&scripts::DELAYED, &call, Access::Read).await?)?;
+        let one = |event| {
+            let mut event = wire::array(Some(event))?.into_iter();
+            let (until, number) = (wire::from_us(wire::int(event.next())?), wire::unsigned(event.next())?);
+            let (id, topic, lane) = (wire::text(event.next())?, wire::text(event.next())?, wire::text(event.next())?);
+            let key = lane.get(9..).unwrap_or_default().to_owned();
+            Ok(DelayedEvent { place: DelayPlace { until, number }, id, topic, key })
+        };
+        wire::array(rest.next())?.into_iter().map(one).collect()
+    }
+
+    async fn cancel_delayed(&self, id: &EventId) -> Result<bool, BusError> {
+        self.ready().await?;
+        let mut call = scripts::CANCEL.call(1);
+        call.arg(&self.base).arg(id.as_str());
+        let (_, mut rest) = wire::answer(self.script(&scripts::CANCEL, &call, Access::Write).await?)?;
+        Ok(wire::int(rest.next())? == 1)
     }
 
     async fn dead_letters(&self, group: &str, mut after: Seq, limit: usize) -> Result<Vec<DeadLetter>, BusError> {

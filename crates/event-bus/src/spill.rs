@@ -8,7 +8,7 @@ mod writer;
 use std::{collections::BTreeSet, fmt, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
-use infra_types::{Backoff, Clock, Envelope, ErrorKind, Health, Timestamp};
+use infra_types::{Backoff, Clock, Envelope, ErrorKind, EventId, Health, Timestamp};
 use tokio::{sync::watch, task::JoinHandle};
 
 use self::{
@@ -17,8 +17,8 @@ use self::{
     writer::{NotSpilled, Queued, Writer},
 };
 use crate::{
-    BusConfig, BusError, BusInfo, DeadLetter, DeadLetters, Delivery, EventBus, GroupStatus, Metrics, Pattern,
-    Published, Replay, Replayed, SubscribeOptions, Subscription,
+    BusConfig, BusError, BusInfo, DeadLetter, DeadLetters, DelayPlace, DelayedEvent, Delivery, EventBus, GroupInfo,
+    GroupStatus, Metrics, Pattern, Published, Replay, Replayed, SubscribeOptions, Subscription,
 };
 
 /// When a spilled event counts as kept.
@@ -382,6 +382,20 @@ impl EventBus for SpillingEventBus {
 
     async fn status(&self, group: &str) -> Result<GroupStatus, BusError> {
         self.inner.status(group).await
+    }
+
+    async fn groups(&self, after: &str, limit: usize) -> Result<Vec<GroupInfo>, BusError> {
+        self.inner.groups(after, limit).await
+    }
+
+    /// Those that wait in the spill log are not among them.
+    async fn delayed(&self, after: Option<DelayPlace>, limit: usize) -> Result<Vec<DelayedEvent>, BusError> {
+        self.inner.delayed(after, limit).await
+    }
+
+    /// One that waits in the spill log is not found, and is delayed when the store has it.
+    async fn cancel_delayed(&self, id: &EventId) -> Result<bool, BusError> {
+        self.inner.cancel_delayed(id).await
     }
 
     async fn dead_letters(&self, group: &str, after: u64, limit: usize) -> Result<Vec<DeadLetter>, BusError> {

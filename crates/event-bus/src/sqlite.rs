@@ -16,12 +16,12 @@ use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use infra_backends::{Schema, Sqlite};
-use infra_types::{Clock, Health, HealthStatus, Timestamp};
+use infra_types::{Clock, EventId, Health, HealthStatus, Timestamp};
 use rusqlite::Connection;
 
 use crate::{
-    Bus, BusConfig, BusError, BusInfo, DeadLetter, GroupStatus, Limits,
-    broker::{Append, Appended, Broker, Claim, Claims, GroupSpec, Page, Progress, Seq, Settle, Settled},
+    Bus, BusConfig, BusError, BusInfo, DeadLetter, DelayPlace, DelayedEvent, GroupStatus, Limits,
+    broker::{Append, Appended, Broker, Claim, Claims, GroupNames, GroupSpec, Page, Progress, Seq, Settle, Settled},
 };
 
 static SCHEMA: Schema = Schema {
@@ -183,6 +183,20 @@ impl Broker for SqliteBroker {
     async fn status(&self, group: &str) -> Result<GroupStatus, BusError> {
         let name = group.to_owned();
         self.read(move |conn| group::status(conn, &name)).await
+    }
+
+    async fn groups(&self, after: &str, limit: usize) -> Result<Vec<GroupNames>, BusError> {
+        let after = after.to_owned();
+        self.read(move |conn| group::names(conn, &after, limit)).await
+    }
+
+    async fn delayed(&self, after: Option<DelayPlace>, limit: usize) -> Result<Vec<DelayedEvent>, BusError> {
+        self.read(move |conn| delay::list(conn, after, limit)).await
+    }
+
+    async fn cancel_delayed(&self, id: &EventId) -> Result<bool, BusError> {
+        let id = id.clone();
+        self.write(move |conn| delay::cancel(conn, &id)).await
     }
 
     async fn dead_letters(&self, group: &str, after: Seq, limit: usize) -> Result<Vec<DeadLetter>, BusError> {

@@ -144,6 +144,8 @@ liars! {
     a_delay_that_swallows: DelaySwallows by delayed_events_are_bounded;
     delays_held_up_by_others: FullGroupsHoldUpDelays by a_full_group_holds_up_no_delays_of_others;
     delays_in_the_order_of_their_calls: DelaysInTheOrderOfTheirCalls by delayed_events_come_in_the_order_of_their_times;
+    a_cancel_that_keeps: CancelKeeps by delayed_events_are_listed_and_taken_back;
+    groups_without_pages: GroupsHaveOnePage by groups_are_listed_page_by_page;
     priority_that_is_ignored: IgnoresPriority by priority_passes_a_hanging_handler;
     drops_that_are_not_counted: DropsAreNotCounted by drop_oldest_keeps_the_newest_and_counts;
     conflation_that_is_a_queue: ConflationIsAQueue by conflation_keeps_the_latest_of_each_key_in_order;

@@ -80,6 +80,11 @@ enum Step {
         after: u64,
         limit: usize,
     },
+    /// Takes back an event that may be delayed, or one of those after it.
+    Cancel {
+        id: u8,
+        other: Option<u8>,
+    },
     Pass {
         seconds: u64,
     },
@@ -117,6 +122,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (group, 0..60u64, 0..4usize)
             .prop_map(|(group, after, limit)| Step::DeadLetters { group, after, limit }),
         1 => (0..60u64, 0..10usize).prop_map(|(after, limit)| Step::History { after, limit }),
+        2 => (0..100u8, proptest::option::of(0..3u8)).prop_map(|(id, other)| Step::Cancel { id, other }),
         3 => (0..15u64).prop_map(|seconds| Step::Pass { seconds }),
     ]
 }
@@ -180,6 +186,13 @@ impl Run<'_> {
             let dead = self.broker.dead_letters(&group, 0, 9).await;
             self.answers.push(format!("{group}: {status:?} {progress:?} {dead:?}"));
         }
+        // The numbers are each store's own.
+        let delayed = self
+            .broker
+            .delayed(None, 200)
+            .await
+            .map(|all| all.into_iter().map(|e| (e.place.until, e.id, e.topic, e.key)).collect::<Vec<_>>());
+        self.answers.push(format!("{:?} {delayed:?}", self.broker.groups("", 9).await));
         let kept = self.broker.history(0, 64).await.map(|page| {
             let ids: Vec<_> = page.records.iter().map(|r| (r.seq, r.envelope.as_ref().map(|e| e.id.clone()))).collect();
             (page.newest, ids)
@@ -257,6 +270,10 @@ impl Run<'_> {
                 format!("{:?}", broker.dead_letters(&name(*group), *after, *limit).await)
             }
             Step::History { after, limit } => format!("{:?}", broker.history(*after, *limit).await),
+            Step::Cancel { id, other } => {
+                let name = other.map_or_else(|| format!("id{id}"), |other| format!("other{id}-{other}"));
+                format!("{:?}", broker.cancel_delayed(&EventId::new(name).expect("good")).await)
+            }
             Step::Pass { seconds } => {
                 self.now = self.now.saturating_add(Duration::from_secs(*seconds));
                 return None;

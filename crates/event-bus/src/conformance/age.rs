@@ -158,3 +158,37 @@ pub async fn the_status_of_a_group_tells_how_far_it_is(f: impl Fixture) {
     let told = status(&bus).await;
     assert_eq!((told.pending, told.oldest, told.dead_letters), (0, None, 1));
 }
+
+/// All groups are listed by name, page by page, with what each of them stands at and who works for it.
+pub async fn groups_are_listed_page_by_page(f: impl Fixture) {
+    let bus = f.bus();
+    assert_eq!(bus.groups("", 10).await.expect("readable"), []);
+    let log = Log::new();
+    for (group, topics) in [("g_b", "t"), ("g:c", "u*"), ("g-a", "t"), ("z", "v")] {
+        let options =
+            SubscribeOptions::at_least_once(pattern(topics), group, log.handler()).with_consumer(format!("of-{group}"));
+        start(&bus, options).await.stop().await.expect("it stops");
+    }
+    start(&bus, SubscribeOptions::at_least_once(pattern("t"), "g_b", log.handler()).with_consumer("another"))
+        .await
+        .stop()
+        .await
+        .expect("it stops");
+    for (topic, count) in [("t", 3), ("ux", 1)] {
+        for n in 0..count {
+            store(&bus, event(topic, "k", n.to_string())).await;
+        }
+    }
+    assert!(bus.remove_group("z").await.expect("removed"));
+    let all = bus.groups("", 10).await.expect("readable");
+    let told: Vec<_> = all.iter().map(|g| (g.name.as_str(), g.pattern.as_str(), g.status.pending)).collect();
+    assert_eq!(told, [("g-a", "t", 3), ("g:c", "u*", 1), ("g_b", "t", 3)], "in the order of their bytes");
+    assert_eq!(all[2].consumers, ["another", "of-g_b"]);
+    assert_eq!(bus.status("g_b").await.expect("known"), all[2].status);
+    let mut after = String::new();
+    for one in &all {
+        assert_eq!(bus.groups(&after, 1).await.expect("readable"), std::slice::from_ref(one));
+        after.clone_from(&one.name);
+    }
+    assert_eq!(bus.groups(&after, 10).await.expect("readable"), []);
+}

@@ -247,3 +247,50 @@ pub async fn a_delay_that_ends_during_a_handling_is_not_missed(f: impl Fixture) 
     assert_eq!(log.wait(2).await, ["held#1", "later#1"]);
     until("both are counted", || sub.metrics().processed == 2).await;
 }
+
+/// What is delayed can be seen page by page, and taken back while it is; then its id is free again.
+pub async fn delayed_events_are_listed_and_taken_back(f: impl Fixture) {
+    let bus = f.bus();
+    let log = Log::new();
+    let sub = start(&bus, SubscribeOptions::at_least_once(pattern("t"), "g", log.handler())).await;
+    let now = f.clock().wall();
+    for (seconds, data) in [(30, "d"), (10, "a"), (20, "b"), (20, "c")] {
+        let delayed = event("t", &format!("key {data}"), data).with_id(id(data));
+        bus.publish_at(delayed, now.saturating_add(SECOND * seconds)).await.expect("it is kept");
+    }
+    let all = bus.delayed(None, 10).await.expect("readable");
+    assert_eq!(all.iter().map(|e| e.id.as_str()).collect::<Vec<_>>(), ["a", "b", "c", "d"]);
+    assert_eq!(
+        (all[1].topic.as_str(), all[1].key.as_str(), all[1].place.until),
+        ("t", "key b", now.saturating_add(SECOND * 20))
+    );
+    let mut after = None;
+    for one in &all {
+        let page = bus.delayed(after, 1).await.expect("readable");
+        assert_eq!(page, std::slice::from_ref(one));
+        after = Some(one.place);
+    }
+    assert_eq!(bus.delayed(after, 10).await.expect("readable"), []);
+    assert_eq!(bus.delayed(None, 0).await.expect("readable"), []);
+    for (name, was_delayed) in [("b", true), ("b", false), ("unknown", false)] {
+        assert_eq!(bus.cancel_delayed(&id(name)).await.expect("answered"), was_delayed, "{name}");
+    }
+    // A place of one that is gone is still a place.
+    let page = bus.delayed(Some(all[1].place), 1).await.expect("readable");
+    assert_eq!(page, std::slice::from_ref(&all[2]));
+    let again = event("t", "key b", "again").with_id(id("b"));
+    assert!(!store(&bus, again).await.duplicate, "its id is free again");
+    f.advance(SECOND * 60).await;
+    log.wait(4).await;
+    drain(&sub).await;
+    assert_eq!(log.lines(), ["again#1", "a#1", "c#1", "d#1"]);
+    assert!(!bus.cancel_delayed(&id("a")).await.expect("answered"), "what is published is not taken back");
+    let max = config().limits.delayed_max;
+    let at = f.clock().wall().saturating_add(SECOND);
+    for n in 0..max {
+        bus.publish_at(event("t", "k", n.to_string()).with_id(id(&format!("n{n}"))), at).await.expect("there is room");
+    }
+    assert!(bus.cancel_delayed(&id("n7")).await.expect("answered"));
+    bus.publish_at(event("t", "k", "more"), at).await.expect("one that was taken back leaves room");
+    assert!(bus.publish_at(event("t", "k", "too many"), at).await.is_err());
+}

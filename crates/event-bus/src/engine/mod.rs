@@ -30,9 +30,9 @@ use self::{
     sub::{Durable, Kind, Queues, Sub},
 };
 use crate::{
-    BusConfig, BusError, BusInfo, DeadLetter, DeadLetters, Delivery, EventBus, GroupStatus, Metrics, Mode, Published,
-    Replay, Replayed, SubscribeOptions, Subscription,
-    broker::{Append, Appended, Broker, GroupSpec, PAGE_MAX, Seq},
+    BusConfig, BusError, BusInfo, DeadLetter, DeadLetters, DelayPlace, DelayedEvent, Delivery, EventBus, GroupInfo,
+    GroupStatus, Metrics, Mode, Published, Replay, Replayed, SubscribeOptions, Subscription,
+    broker::{Append, Appended, Broker, GroupNames, GroupSpec, LIST_MAX, PAGE_MAX, Seq},
     metrics::Counters,
 };
 
@@ -305,6 +305,30 @@ impl<B: Broker> EventBus for Bus<B> {
     async fn status(&self, group: &str) -> Result<GroupStatus, BusError> {
         self.core.check_open()?;
         self.core.broker.status(group).await
+    }
+
+    async fn groups(&self, after: &str, limit: usize) -> Result<Vec<GroupInfo>, BusError> {
+        self.core.check_open()?;
+        let mut groups = Vec::new();
+        for GroupNames { name, pattern, consumers } in self.core.broker.groups(after, limit.min(PAGE_MAX)).await? {
+            match self.core.broker.status(&name).await {
+                Ok(status) => groups.push(GroupInfo { name, pattern, consumers, status }),
+                // Removed meanwhile.
+                Err(BusError::NoGroup { .. }) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(groups)
+    }
+
+    async fn delayed(&self, after: Option<DelayPlace>, limit: usize) -> Result<Vec<DelayedEvent>, BusError> {
+        self.core.check_open()?;
+        self.core.broker.delayed(after, limit.min(LIST_MAX)).await
+    }
+
+    async fn cancel_delayed(&self, id: &EventId) -> Result<bool, BusError> {
+        self.core.check_open()?;
+        self.core.broker.cancel_delayed(id).await
     }
 
     async fn dead_letters(&self, group: &str, after: u64, limit: usize) -> Result<Vec<DeadLetter>, BusError> {

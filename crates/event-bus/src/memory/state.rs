@@ -13,7 +13,7 @@ use super::{
     group::{Group, Lock},
 };
 use crate::{
-    BusError, DeadLetter, Limits,
+    BusError, DeadLetter, DelayPlace, DelayedEvent, Limits,
     broker::{
         Append, Appended, Claim, Claimed, Claims, DUE_MAX, Outcome, Page, REST, Record, Seq, Settle, Settled, TRIM_MAX,
     },
@@ -129,6 +129,25 @@ impl State {
         self.delayed.insert((until, self.next_delay), event);
         self.next_delay += 1;
         Ok(Appended { seq: None, duplicate: false, evicted: 0 })
+    }
+
+    pub(super) fn delayed_after(&self, after: Option<DelayPlace>, limit: usize) -> Vec<DelayedEvent> {
+        let behind = after.map_or(Bound::Unbounded, |after| Bound::Excluded((after.until, after.number)));
+        let one = |((until, number), event): (&(Timestamp, u64), &Append)| DelayedEvent {
+            place: DelayPlace { until: *until, number: *number },
+            id: event.envelope.id.to_string(),
+            topic: event.envelope.topic.to_string(),
+            key: event.envelope.key.clone(),
+        };
+        self.delayed.range((behind, Bound::Unbounded)).take(limit).map(one).collect()
+    }
+
+    pub(super) fn cancel_delayed(&mut self, id: &EventId) -> bool {
+        let found = self.delayed.iter().find(|(_, event)| event.envelope.id == *id).map(|(at, _)| *at);
+        let Some(at) = found else { return false };
+        self.delayed.remove(&at);
+        self.ids.remove(id);
+        true
     }
 
     /// The next part of the due ones.

@@ -214,6 +214,19 @@ BEGIN
     END IF;
 END $$;
 
+-- Takes a delayed event back; whether it was delayed.
+CREATE FUNCTION bus_cancel(p_id text) RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    PERFORM bus_lock_head();
+    DELETE FROM bus_id k WHERE k.id = p_id AND k.seq IS NULL AND NOT k.is_finished;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    DELETE FROM bus_delayed d WHERE d.until_ns >= 0 AND (d.event).id = p_id;
+    UPDATE bus_head SET delayed = delayed - 1 WHERE one = 1;
+    RETURN true;
+END $$;
+
 -- The delayed events that are due and that a claim looks at: those behind a walk, if there is one.
 CREATE FUNCTION bus_due(p_walk bus_walk, p_now bigint, OUT untils bigint[], OUT nos bigint[], OUT ids text[], OUT events bus_envelope[])
 LANGUAGE sql STABLE AS $$

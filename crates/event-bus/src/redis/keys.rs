@@ -7,7 +7,7 @@
 //! | `log` | stream | the events in rows of up to 64 that the same groups want (`FIRST-MORE`): one field, named by its head (`NUMBERS;LANES`), with the rest as its value |
 //! | `meta` | hash | the numbers of the bus and of its groups, see below |
 //! | `groups`, `gone` | hash, set | name → number and pattern; numbers of groups that were removed and are being cleared up |
-//! | `ids`, `queue` | hash, list | id → place; the ids in rows as they came, each with its newest place |
+//! | `ids`, `queue` | hash, list | id → place (of a delayed event `d` and its number); the ids in rows as they came, each with its newest place |
 //! | `live` | hash | place → how many groups need the event, where these are more than one |
 //! | `unwanted` | sorted set | the places of kept events that no group ever wanted |
 //! | `held`, `freed` | sorted sets | places in the log before `trimmed`: still needed, and no more |

@@ -13,12 +13,15 @@ macro_rules! script {
 }
 
 script!(APPEND, "", "lanes.lua" "lay.lua" "append.lua");
+script!(CANCEL, "", "cancel.lua");
 script!(CLAIM, "", "claim_first.lua" "lanes.lua" "lay.lua" "match.lua" "claim.lua");
 script!(CLEAN, "", "lanes.lua" "clean.lua");
 script!(DEAD, " flags=no-writes", "dead.lua");
 script!(DELAY, "", "delay.lua");
+script!(DELAYED, " flags=no-writes", "delayed.lua");
 script!(EXTEND, "", "lanes.lua" "extend.lua");
 script!(HISTORY, " flags=no-writes", "history.lua");
+script!(LIST, " flags=no-writes", "list.lua");
 script!(LOOK, " flags=no-writes", "lanes.lua" "look.lua");
 script!(OPEN, "", "lanes.lua" "lay.lua" "match.lua" "open.lua");
 script!(PURGE, "", "purge.lua");

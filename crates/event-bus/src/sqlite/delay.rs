@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use infra_types::{Timestamp, Topic};
+use infra_types::{EventId, Timestamp, Topic};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{append, group::Group, ledger::Ledger};
 use crate::{
-    BusError, Limits,
+    BusError, DelayPlace, DelayedEvent, Limits,
     broker::{Append, Appended, Claims, DUE_MAX, REST},
 };
 
@@ -154,6 +154,31 @@ fn due(conn: &Connection, now: Timestamp, walk: Option<&Walk>) -> Result<Vec<Due
         Ok(Due { delay_id, until, topic: Topic::new(text(2)).ok(), key: text(3), is_priority: r.get(4)? })
     })?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+pub(super) fn list(conn: &Connection, after: Option<DelayPlace>, limit: usize) -> Result<Vec<DelayedEvent>, BusError> {
+    let mut select = conn.prepare_cached(
+        "SELECT until_ns, delay_id, id, topic, key FROM bus_delayed WHERE (until_ns, delay_id) > (?1, ?2)
+         ORDER BY until_ns, delay_id LIMIT ?3",
+    )?;
+    let (until, number) = after.map_or((i64::MIN, 0), |at| (at.until.as_nanos(), super::to_sql(at.number)));
+    let rows = select.query_map(params![until, number, super::to_sql(limit as u64)], |r| {
+        // What is no text cannot be read.
+        let text = |n| r.get::<_, String>(n).unwrap_or_default();
+        let place = DelayPlace { until: Timestamp::from_nanos(r.get(0)?), number: super::from_sql(r.get(1)?) };
+        Ok(DelayedEvent { place, id: text(2), topic: text(3), key: text(4) })
+    })?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+pub(super) fn cancel(conn: &Connection, id: &EventId) -> Result<bool, BusError> {
+    if append::known(conn, id.as_str())? != Some(None) {
+        return Ok(false);
+    }
+    conn.execute("DELETE FROM bus_delayed WHERE id = ?1", [id.as_str()])?;
+    conn.execute("DELETE FROM bus_id WHERE id = ?1", [id.as_str()])?;
+    conn.execute("UPDATE bus_meta SET value = value - 1 WHERE name = 'delayed'", [])?;
+    Ok(true)
 }
 
 /// Appends those that the groups have room for; when to look again.

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::{append, event, from_sql, ledger::Ledger, to_sql};
 use crate::{
     BusError, GroupStatus, Limits, Pattern, StartFrom,
-    broker::{GroupSpec, Progress, Seq},
+    broker::{GroupNames, GroupSpec, Progress, Seq},
 };
 
 #[derive(Debug)]
@@ -50,6 +50,19 @@ pub(super) fn find(conn: &Connection, name: &str) -> Result<Group, BusError> {
     let mut rows = select.query([name])?;
     let Some(r) = rows.next()? else { return Err(BusError::NoGroup { group: name.into() }) };
     Group::new(r.get(0)?, name.into(), r.get(1)?, (from_sql(r.get(2)?), from_sql(r.get(3)?)))
+}
+
+pub(super) fn names(conn: &Connection, after: &str, limit: usize) -> Result<Vec<GroupNames>, BusError> {
+    let mut select =
+        conn.prepare_cached("SELECT group_id, name, pattern FROM bus_group WHERE name > ?1 ORDER BY name LIMIT ?2")?;
+    let groups = select.query_map(params![after, to_sql(limit as u64)], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
+    let groups: Vec<(i64, String, String)> = groups.collect::<rusqlite::Result<_>>()?;
+    let consumers = |id: i64| -> Result<Vec<String>, BusError> {
+        let mut select = conn.prepare_cached("SELECT name FROM bus_consumer WHERE group_id = ?1 ORDER BY name")?;
+        Ok(select.query_map([id], |r| r.get(0))?.collect::<rusqlite::Result<_>>()?)
+    };
+    let all = groups.into_iter().map(|(id, name, pattern)| Ok(GroupNames { consumers: consumers(id)?, name, pattern }));
+    all.collect()
 }
 
 pub(super) fn open(conn: &Connection, spec: &GroupSpec, limits: &Limits) -> Result<(), BusError> {

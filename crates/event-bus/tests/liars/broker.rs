@@ -12,10 +12,10 @@ use std::{
 
 use async_trait::async_trait;
 use infra_event_bus::{
-    BusError, BusInfo, DeadLetter, GroupStatus, Pattern, StartFrom,
+    BusError, BusInfo, DeadLetter, DelayPlace, DelayedEvent, GroupStatus, Pattern, StartFrom,
     broker::{
-        Append, Appended, Broker, Claim, Claims, DUE_MAX, GroupSpec, Listener, Outcome, Page, Progress, Seq, Settle,
-        Settled, Shards, Signal,
+        Append, Appended, Broker, Claim, Claims, DUE_MAX, GroupNames, GroupSpec, Listener, Outcome, Page, Progress,
+        Seq, Settle, Settled, Shards, Signal,
     },
 };
 use infra_types::{Envelope, EventId, Health, Timestamp};
@@ -319,6 +319,23 @@ impl Broker for LyingBroker {
             _ => {}
         }
         Ok(status)
+    }
+
+    async fn groups(&self, after: &str, limit: usize) -> Result<Vec<GroupNames>, BusError> {
+        let after = if self.lie == Lie::GroupsHaveOnePage { "" } else { after };
+        self.inner.groups(after, limit).await
+    }
+
+    async fn delayed(&self, after: Option<DelayPlace>, limit: usize) -> Result<Vec<DelayedEvent>, BusError> {
+        self.inner.delayed(after, limit).await
+    }
+
+    async fn cancel_delayed(&self, id: &EventId) -> Result<bool, BusError> {
+        if self.lie == Lie::CancelKeeps {
+            let delayed = self.inner.delayed(None, usize::MAX).await?;
+            return Ok(delayed.iter().any(|event| event.id == id.as_str()));
+        }
+        self.inner.cancel_delayed(id).await
     }
 
     async fn dead_letters(&self, group: &str, after: Seq, limit: usize) -> Result<Vec<DeadLetter>, BusError> {

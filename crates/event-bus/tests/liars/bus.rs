@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use infra_event_bus::{
-    Bus, BusError, BusInfo, DeadLetter, DeadLetters, Delivered, Delivery, EventBus, GroupStatus, HandlerError,
-    HandlingTimes, Metrics, Mode, Overflow, Published, Replay, ReplayFrom, Replayed, SubscribeOptions, Subscription,
-    handler_fn,
+    Bus, BusError, BusInfo, DeadLetter, DeadLetters, DelayPlace, DelayedEvent, Delivered, Delivery, EventBus,
+    GroupInfo, GroupStatus, HandlerError, HandlingTimes, Metrics, Mode, Overflow, Published, Replay, ReplayFrom,
+    Replayed, SubscribeOptions, Subscription, handler_fn,
 };
-use infra_types::{Envelope, Health, Timestamp};
+use infra_types::{Envelope, EventId, Health, Timestamp};
 
 use super::{broker::LyingBroker, lie::Lie};
 
@@ -88,6 +88,18 @@ impl EventBus for LyingBus {
 
     async fn status(&self, group: &str) -> Result<GroupStatus, BusError> {
         self.inner.status(group).await
+    }
+
+    async fn groups(&self, after: &str, limit: usize) -> Result<Vec<GroupInfo>, BusError> {
+        self.inner.groups(after, limit).await
+    }
+
+    async fn delayed(&self, after: Option<DelayPlace>, limit: usize) -> Result<Vec<DelayedEvent>, BusError> {
+        self.inner.delayed(after, limit).await
+    }
+
+    async fn cancel_delayed(&self, id: &EventId) -> Result<bool, BusError> {
+        self.inner.cancel_delayed(id).await
     }
 
     async fn dead_letters(&self, group: &str, after: u64, limit: usize) -> Result<Vec<DeadLetter>, BusError> {

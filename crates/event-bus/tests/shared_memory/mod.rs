@@ -8,13 +8,14 @@ use std::sync::{
 use async_trait::async_trait;
 use futures::FutureExt;
 use infra_event_bus::{
-    BusError, BusInfo, DeadLetter, GroupStatus, MemoryBroker,
+    BusError, BusInfo, DeadLetter, DelayPlace, DelayedEvent, GroupStatus, MemoryBroker,
     broker::{
-        Append, Appended, Broker, Claim, Claims, GroupSpec, Listener, Page, Progress, Seq, Settle, Settled, Signal,
+        Append, Appended, Broker, Claim, Claims, GroupNames, GroupSpec, Listener, Page, Progress, Seq, Settle, Settled,
+        Signal,
     },
     conformance::config,
 };
-use infra_types::{Health, Timestamp};
+use infra_types::{EventId, Health, Timestamp};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::mpsc;
 
@@ -134,6 +135,18 @@ impl Broker for SharedBroker {
 
     async fn status(&self, group: &str) -> Result<GroupStatus, BusError> {
         self.server.events.status(group).await
+    }
+
+    async fn groups(&self, after: &str, limit: usize) -> Result<Vec<GroupNames>, BusError> {
+        self.server.events.groups(after, limit).await
+    }
+
+    async fn delayed(&self, after: Option<DelayPlace>, limit: usize) -> Result<Vec<DelayedEvent>, BusError> {
+        self.server.events.delayed(after, limit).await
+    }
+
+    async fn cancel_delayed(&self, id: &EventId) -> Result<bool, BusError> {
+        self.server.events.cancel_delayed(id).await
     }
 
     async fn dead_letters(&self, group: &str, after: Seq, limit: usize) -> Result<Vec<DeadLetter>, BusError> {

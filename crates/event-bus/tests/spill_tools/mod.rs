@@ -4,10 +4,10 @@ use std::{collections::HashMap, sync::Arc};
 
 use async_trait::async_trait;
 use infra_event_bus::{
-    BusConfig, BusError, BusInfo, DeadLetter, DeadLetters, Delivery, EventBus, GroupStatus, MemoryEventBus, Metrics,
-    Published, Replay, Replayed, SubscribeOptions, Subscription,
+    BusConfig, BusError, BusInfo, DeadLetter, DeadLetters, DelayPlace, DelayedEvent, Delivery, EventBus, GroupInfo,
+    GroupStatus, MemoryEventBus, Metrics, Published, Replay, Replayed, SubscribeOptions, Subscription,
 };
-use infra_types::{Envelope, Health, SystemClock, Timestamp};
+use infra_types::{Envelope, EventId, Health, SystemClock, Timestamp};
 use parking_lot::Mutex;
 
 /// A memory bus whose publishes fail as they are told to, and which notes what it stored, in order.
@@ -130,6 +130,18 @@ impl EventBus for Flaky {
 
     async fn status(&self, group: &str) -> Result<GroupStatus, BusError> {
         self.inner.status(group).await
+    }
+
+    async fn groups(&self, after: &str, limit: usize) -> Result<Vec<GroupInfo>, BusError> {
+        self.inner.groups(after, limit).await
+    }
+
+    async fn delayed(&self, after: Option<DelayPlace>, limit: usize) -> Result<Vec<DelayedEvent>, BusError> {
+        self.inner.delayed(after, limit).await
+    }
+
+    async fn cancel_delayed(&self, id: &EventId) -> Result<bool, BusError> {
+        self.inner.cancel_delayed(id).await
     }
 
     async fn dead_letters(&self, group: &str, after: u64, limit: usize) -> Result<Vec<DeadLetter>, BusError> {

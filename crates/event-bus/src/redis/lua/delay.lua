@@ -14,7 +14,7 @@ if ARGV[4] == 'server' then
 end
 meta.delays = meta.delays + 1
 local number = string.format('%016.0f', meta.delays)
-call('HSET', IDS, ARGV[5], '')
+call('HSET', IDS, ARGV[5], 'd' .. number)
 call('HSET', DELAYS, number, cmsgpack.pack(ARGV[5], ARGV[6], ARGV[7], ARGV[8]))
 call('ZADD', DELAYED, int(till), number)
 if meta.due == 0 or till < meta.due - 1 then
