@@ -249,7 +249,8 @@ impl RiskEngine {
         compose: &(dyn Fn(&Settled) -> Vec<Op> + Send + Sync),
     ) -> Result<Settled, RiskError> {
         let of = (&reservation.order, &reservation.account, &reservation.instrument);
-        if of != (&order.id, &order.account, &order.instrument) {
+        let same_way = (reservation.side, &reservation.strategy) == (order.side, &order.strategy);
+        if of != (&order.id, &order.account, &order.instrument) || !same_way {
             let rule = format!("is for order {} of {}, not {}", of.0, of.1, order.id);
             return Err(InvalidValue::new("reservation", rule).into());
         }

@@ -137,6 +137,29 @@ async fn gross_exposure_of_every_scope_is_bounded() {
 }
 
 #[tokio::test]
+async fn limits_with_fields_of_their_own_are_held_to_the_unit() {
+    let world = World::new();
+    let tight = |limits: RiskLimits| RiskLimits { exposure_firm_max: Some(amount("1000")), ..limits };
+    let engine = world.engine(tight(limits())).await;
+    let mut all = passes(&engine, buy("a", "10")).await;
+    let decision = refusal(reserve(&engine, order("b", &eth(), Side::Buy, "0.001", "100"), Stance::Open).await);
+    let failed: Vec<_> = decision.failures().map(|c| (c.code, c.rule.as_deref(), c.value)).collect();
+    assert_eq!(failed, [("exposure_firm", Some("exposure_firm_max"), dec("1000"))]);
+    settle(&engine, &mut all, Outcome::End).await;
+    passes(&engine, order("c", &eth(), Side::Buy, "0.001", "100")).await;
+
+    let world = World::new();
+    let engine = world.engine(RiskLimits { daily_loss_max: Some(amount("50")), ..limits() }).await;
+    trade(&engine, buy("a", "10")).await;
+    world.quote(&engine, &btc(), "95.01");
+    passes(&engine, order("b", &eth(), Side::Buy, "1", "100")).await;
+    world.quote(&engine, &btc(), "95");
+    let decision = refusal(reserve(&engine, order("c", &eth(), Side::Buy, "1", "100"), Stance::Open).await);
+    let check = decision.failures().next().unwrap();
+    assert_eq!((check.code, check.value, check.limit, check.headroom), ("daily_loss", dec("50"), dec("50"), dec("0")));
+}
+
+#[tokio::test]
 async fn net_exposure_counts_all_that_could_fill_on_one_side() {
     for covers in [Coverage::One(Scope::Firm), each(ScopeKind::Group), each(ScopeKind::Account)] {
         let (_, engine) = engine(covers, Limit::Net(amount("1000"))).await;

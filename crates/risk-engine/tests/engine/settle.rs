@@ -37,6 +37,9 @@ async fn the_callers_operations_happen_with_ours_or_not_at_all() {
     assert_eq!(engine.position(&account(), &btc()), None, "nothing was booked");
     let error = engine.settle(&buy("b"), &approval.reservation, outcome, &|_| vec![]).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid, "another order's reservation");
+    let turned = infra_types::Order { side: Side::Sell, ..approval.order.clone() };
+    let error = engine.settle(&turned, &approval.reservation, outcome, &|_| vec![]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid, "the same order the other way round");
 }
 
 #[tokio::test]
