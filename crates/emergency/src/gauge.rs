@@ -1,9 +1,9 @@
 //! What is in force, for readers that must not wait: one word for the common case, and a table behind a short lock for the rest.
 //!
 //! The promise: `look` answers from one publication, never from a mixture of two, and from one at least as new as the newest that
-//! preceded the confirmation it returns. Two rules keep it: a writer publishes the table before the word and both before the
-//! confirmation; a reader takes them in the opposite order. The word alone is a whole answer, or it sends the reader to the table,
-//! which is at least as new and whole too. A loom model in the tests tries every order.
+//! preceded the confirmation it returns. Two rules keep it: a writer publishes word and table before the confirmation, and a reader
+//! takes the confirmation first; and the word alone is a whole answer, or it sends the reader to the table, which is whole too. (So
+//! the order of word and table does not matter.) A loom model in the tests tries every order.
 
 use std::sync::atomic::Ordering;
 

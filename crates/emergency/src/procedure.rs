@@ -210,7 +210,8 @@ impl HaltProcedure {
         report
     }
 
-    /// Runs the procedures of all stops in force that have no finished report: after a crash, and whenever a stop was read.
+    /// Runs the procedures of all stops in force that have no finished report, as after a crash. A venue that was given up is not
+    /// tried again by this: [`run`](Self::run) does it.
     ///
     /// # Panics
     /// Outside a tokio runtime.

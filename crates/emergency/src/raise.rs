@@ -70,13 +70,29 @@ impl EmergencyController {
     }
 
     async fn write_some(&self, stops: Vec<(u64, Decision)>) -> Result<(), EmergencyError> {
-        let (tickets, decisions): (Vec<u64>, Vec<Decision>) = stops.into_iter().unzip();
+        match self.write_together(&stops).await {
+            // One that finds no room must not keep out those that need none.
+            Err(EmergencyError::NotDurable { cause, .. })
+                if stops.len() > 1 && matches!(*cause, EmergencyError::TooManyScopes { .. }) =>
+            {
+                let mut full = Ok(());
+                for stop in &stops {
+                    full = full.and(self.write_together(std::slice::from_ref(stop)).await);
+                }
+                full
+            }
+            written => written,
+        }
+    }
+
+    async fn write_together(&self, stops: &[(u64, Decision)]) -> Result<(), EmergencyError> {
+        let decisions: Vec<Decision> = stops.iter().map(|(_, decision)| decision.clone()).collect();
         let raised = match self.raise(&decisions).await {
             Ok(raised) => raised,
             Err(cause) => return Err(not_durable(&decisions[0], cause)),
         };
-        for (ticket, decision) in tickets.into_iter().zip(&decisions) {
-            self.view.settle(&decision.scope, ticket);
+        for (ticket, decision) in stops {
+            self.view.settle(&decision.scope, *ticket);
         }
         match raised {
             Raised::Stored => Ok(()),

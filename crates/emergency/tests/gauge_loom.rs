@@ -42,7 +42,7 @@ fn word(table: Table) -> u8 {
 
 /// (until when, which publication if it is known, whether an order in the scope may pass)
 fn look(gauge: &gauge::Gauge<Table>) -> (u64, Option<u64>, bool) {
-    let whole = |word: u8| (word & ASK == 0).then(|| (None, word & 1 == 0));
+    let whole = |word: u8| (word & ASK == 0).then_some((None, word & 1 == 0));
     let (until, (n, is_open)) = gauge.look(whole, |(n, firm, scope)| (Some(*n), !firm && !scope));
     (until, n, is_open)
 }
@@ -69,16 +69,16 @@ fn check(tables: &'static [Table], open: &'static [bool]) {
             last = until;
             if let Some(n) = n {
                 assert!(n >= until, "confirmed by {until}, but answered from {n}");
-                assert_eq!(is_open, n > 0 && open[usize::try_from(n).unwrap() - 1], "a mixture of two");
+                assert_eq!(is_open, n > 0 && open[usize::try_from(n).expect("short") - 1], "a mixture of two");
             }
             // An answer is that of a publication no older than the confirmation.
-            let after = usize::try_from(until).unwrap().saturating_sub(1);
+            let after = usize::try_from(until).expect("short").saturating_sub(1);
             let may_be_open = open[after..].iter().any(|open| *open);
             assert!(!is_open || may_be_open, "open after {until}, though no later publication is");
         }
-        writer.join().unwrap();
+        writer.join().expect("the writer ends well");
         let (until, _, is_open) = look(&gauge);
-        assert_eq!((until, is_open), (tables.len() as u64, *open.last().unwrap()));
+        assert_eq!((until, is_open), (tables.len() as u64, *open.last().expect("not empty")));
     });
 }
 

@@ -12,5 +12,6 @@ mod procedure;
 mod push;
 mod rearm_policy;
 mod scopes;
+mod simulation;
 mod store;
 mod transitions;

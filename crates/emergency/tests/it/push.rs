@@ -2,9 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use async_trait::async_trait;
 use infra_emergency::{EmergencyController, EmergencyState, PushCounts, TRANSITION_TOPIC, Transition};
-use infra_event_bus::{Delivery, EventBus, MemoryEventBus, Pattern, SubscribeOptions, handler_fn};
+use infra_event_bus::{Delivery, EventBus, MemoryEventBus, Overflow, Pattern, SubscribeOptions, handler_fn};
 use infra_types::{Clock, Envelope, ManualClock, SystemClock, Topic, UserId};
 use parking_lot::Mutex;
 
@@ -106,88 +105,21 @@ async fn a_lost_bus_costs_a_poll_and_a_lost_store_the_lease() {
     assert!(b.refreshes_failed() > failed);
 }
 
-/// Publishes nothing, ever.
-#[derive(Debug)]
-struct Stuck(MemoryEventBus);
-
-#[async_trait]
-impl EventBus for Stuck {
-    async fn publish(&self, _: Envelope, _: Delivery) -> Result<infra_event_bus::Published, infra_event_bus::BusError> {
-        std::future::pending().await
-    }
-    async fn publish_batch(
-        &self,
-        events: Vec<Envelope>,
-    ) -> Vec<Result<infra_event_bus::Published, infra_event_bus::BusError>> {
-        self.0.publish_batch(events).await
-    }
-    async fn publish_at(
-        &self,
-        event: Envelope,
-        at: infra_types::Timestamp,
-    ) -> Result<infra_event_bus::Published, infra_event_bus::BusError> {
-        self.0.publish_at(event, at).await
-    }
-    async fn subscribe(
-        &self,
-        options: SubscribeOptions,
-    ) -> Result<infra_event_bus::Subscription, infra_event_bus::BusError> {
-        self.0.subscribe(options).await
-    }
-    async fn status(&self, group: &str) -> Result<infra_event_bus::GroupStatus, infra_event_bus::BusError> {
-        self.0.status(group).await
-    }
-    async fn dead_letters(
-        &self,
-        group: &str,
-        after: u64,
-        limit: usize,
-    ) -> Result<Vec<infra_event_bus::DeadLetter>, infra_event_bus::BusError> {
-        self.0.dead_letters(group, after, limit).await
-    }
-    async fn redrive(
-        &self,
-        group: &str,
-        which: infra_event_bus::DeadLetters,
-    ) -> Result<u64, infra_event_bus::BusError> {
-        self.0.redrive(group, which).await
-    }
-    async fn purge(&self, group: &str, which: infra_event_bus::DeadLetters) -> Result<u64, infra_event_bus::BusError> {
-        self.0.purge(group, which).await
-    }
-    async fn replay(
-        &self,
-        replay: infra_event_bus::Replay,
-    ) -> Result<infra_event_bus::Replayed, infra_event_bus::BusError> {
-        self.0.replay(replay).await
-    }
-    async fn remove_group(&self, group: &str) -> Result<bool, infra_event_bus::BusError> {
-        self.0.remove_group(group).await
-    }
-    fn metrics(&self) -> infra_event_bus::Metrics {
-        self.0.metrics()
-    }
-    async fn health(&self) -> infra_types::Health {
-        self.0.health().await
-    }
-    fn info(&self) -> infra_event_bus::BusInfo {
-        self.0.info()
-    }
-    async fn close(&self) -> Result<(), infra_event_bus::BusError> {
-        self.0.close().await
-    }
-}
-
 #[tokio::test]
 async fn a_bus_that_hangs_delays_no_halt_and_its_queue_is_bounded() {
     let clock = ManualClock::default();
     let store = FaultyStore::new(&clock);
+    let bus: Arc<dyn EventBus> = Arc::new(MemoryEventBus::new(SystemClock::shared()));
+    // Somebody else's subscription, which never ends and makes publishers wait.
+    let stuck = handler_fn(|_| std::future::pending());
+    let stuck = SubscribeOptions::at_most_once(Pattern::new("*").unwrap(), stuck).with_queue(1, Overflow::Block);
+    bus.subscribe(stuck).await.unwrap();
     let a = Arc::new(process("a", &store, &clock).await);
-    let _guard = a.listen(Arc::new(Stuck(MemoryEventBus::new(SystemClock::shared())))).await.unwrap();
+    let _guard = a.listen(bus).await.unwrap();
     for n in 0..100 {
         a.halt_in(&scope(&format!("account:{n}")), "bob", "loss").await.unwrap();
+        settle().await;
     }
-    settle().await;
-    let counts = a.push_counts();
-    assert_eq!((counts.sent, counts.dropped), (0, 100 - 64 - u64::from(counts.dropped == 35)), "{counts:?}");
+    let PushCounts { sent, dropped, .. } = a.push_counts();
+    assert!(sent <= 3 && (100 - 64 - 4..=100 - 64).contains(&dropped), "{sent} {dropped}");
 }
