@@ -91,13 +91,15 @@ fn verdict(seed: u64, counts: Counts, report: &ReplayReport) -> ExitCode {
     println!("seed                 {seed}");
     println!("lines                {}", report.lines);
     println!("decisions            {} ({} approved)", report.decisions, report.approved);
+    println!("let through          {} by two people", counts.let_through);
     println!("settlements          {}", report.settled);
     println!("differences          {}", report.different);
     println!("digest               {}", report.digest);
     for difference in &report.differences {
         println!("line {}\n  logged   {}\n  replayed {}", difference.line, difference.logged, difference.replayed);
     }
-    let all = Counts { decisions: report.decisions, approved: report.approved, settled: report.settled };
+    let (decisions, approved, settled) = (report.decisions, report.approved, report.settled);
+    let all = Counts { decisions, approved, settled, ..counts };
     if report.different == 0 && report.is_whole && report.interrupted == 0 && all == counts {
         println!("every decision came out the same");
         return ExitCode::SUCCESS;

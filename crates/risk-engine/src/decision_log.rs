@@ -14,6 +14,7 @@
 //! or a caller's operation ended are in the log and are not decided again; the report counts them.
 
 mod clock;
+mod govern;
 mod line;
 mod record;
 mod replay;

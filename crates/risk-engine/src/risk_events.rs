@@ -11,7 +11,7 @@ use infra_types::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    decision::{Check, Decision},
+    decision::{Check, Decision, Level},
     error::RiskError,
     ledger,
 };
@@ -168,15 +168,26 @@ impl RiskEvent {
     /// What a check found.
     #[must_use]
     pub fn of_check(at: Timestamp, kind: RiskEventKind, check: &Check) -> Self {
-        let event = Self::new(at, kind, check.scope.clone(), check.code);
-        Self { value: Some(check.value), limit: Some(check.limit), ..event }.with_note(check.note.as_ref())
+        let mut event = Self::new(at, kind, check.scope.clone(), check.code);
+        event.rule = check.rule.as_deref().map(str::to_owned);
+        event.with_figures(check.value, check.limit).with_note(check.note.as_ref())
     }
 
-    /// One breach for each check that refused the order.
+    /// What a decision has to tell of an order, one event a check: a breach for each that refused it, a shadow breach for each rule that
+    /// is only tried out and would have, an override used for each that it was let past, a warning for each figure that came near
+    /// its limit. Nothing of what passed quietly.
     #[must_use]
-    pub fn of_refusal(at: Timestamp, order: &Order, decision: &Decision) -> Vec<Self> {
-        let failed = decision.failures().map(|check| Self::of_check(at, RiskEventKind::Breach, check).about(order));
-        failed.collect()
+    pub fn of_decision(at: Timestamp, order: &Order, decision: &Decision) -> Vec<Self> {
+        let kind = |check: &Check| match check.level {
+            Level::Breach if check.overridden => Some(RiskEventKind::OverrideUsed),
+            Level::Breach if check.shadow => Some(RiskEventKind::ShadowBreach),
+            Level::Breach => Some(RiskEventKind::Breach),
+            Level::Warn if !check.shadow => Some(RiskEventKind::Warning),
+            _ => None,
+        };
+        let told = decision.checks.iter().filter_map(|check| Some(Self::of_check(at, kind(check)?, check)));
+        let with_version = |event: Self| Self { limits_version: Some(decision.limits), ..event.about(order) };
+        told.map(with_version).collect()
     }
 
     /// The same event, with what an order says of itself.

@@ -1,8 +1,11 @@
 //! What stands in a line.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
-use infra_types::{AccountId, Currency, Decimal, Fill, InstrumentId, InstrumentSpec, Monotonic, Order, Timestamp};
+use infra_types::{
+    AccountId, Currency, Decimal, Fill, InstrumentId, InstrumentSpec, Monotonic, Order, OrderId, StrategyId, Timestamp,
+    UserId,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -98,6 +101,55 @@ pub enum Input {
     },
     /// `checkpoint`.
     Checkpoint,
+    /// `set_limits`.
+    Limits {
+        /// The version that the change was thought out on.
+        base: u64,
+        /// The new limits.
+        limits: Box<RiskLimits>,
+        /// Who set them.
+        author: UserId,
+        /// Why.
+        reason: String,
+    },
+    /// `request_override`.
+    OverrideAsked {
+        /// For which order.
+        order: Box<Order>,
+        /// Past which rules.
+        rules: BTreeSet<String>,
+        /// Who asked.
+        by: UserId,
+        /// Why.
+        reason: String,
+        /// For how long.
+        life: Duration,
+    },
+    /// `grant_override`.
+    OverrideGranted {
+        /// The order's account.
+        account: AccountId,
+        /// Which order.
+        order: OrderId,
+        /// Who granted it.
+        by: UserId,
+    },
+    /// `enable_strategy`.
+    StrategyEnabled {
+        /// Which.
+        strategy: StrategyId,
+        /// Who looked.
+        by: UserId,
+        /// What was seen.
+        reason: String,
+    },
+    /// `count_message`.
+    Message {
+        /// About which order.
+        order: Box<Order>,
+        /// A cancel, or a change.
+        is_cancel: bool,
+    },
     /// The log was closed: without this line its end was lost.
     Finished {
         /// How many lines could not be written.
@@ -119,6 +171,7 @@ pub(super) enum Output<'a> {
     Approved(&'a Approval),
     Refused(&'a crate::Decision),
     Settled(&'a Settled),
+    Answered(serde_json::Value),
     Failed { kind: String, error: String },
 }
 

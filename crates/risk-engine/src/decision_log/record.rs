@@ -26,7 +26,7 @@ use crate::{
 /// error is kept. After the first lost line nothing more is written, since what follows could not be replayed. An input whose future
 /// is dropped before it ended is such a line.
 pub struct DecisionRecorder<W> {
-    engine: RiskEngine,
+    pub(super) engine: RiskEngine,
     clock: DecisionClock,
     out: W,
     digest: Digest,
@@ -271,7 +271,7 @@ impl<W: io::Write + Send> DecisionRecorder<W> {
 
     /// Time stands still from here on. An input that was dropped half-way has no line, and nobody knows what it did: the log ends
     /// before it.
-    fn begin(&mut self) -> Stopped {
+    pub(super) fn begin(&mut self) -> Stopped {
         if std::mem::replace(&mut self.is_at_work, true) && self.broken.is_none() {
             self.lost += 1;
             self.broken = Some(io::Error::other("an input was dropped before it ended"));
@@ -283,7 +283,7 @@ impl<W: io::Write + Send> DecisionRecorder<W> {
         self.write(input, Output::done(result), result.as_ref().is_err_and(is_interrupted));
     }
 
-    fn write(&mut self, input: &Input, output: Output<'_>, interrupted: bool) {
+    pub(super) fn write(&mut self, input: &Input, output: Output<'_>, interrupted: bool) {
         self.is_at_work = false;
         if self.broken.is_some() {
             self.lost += 1;

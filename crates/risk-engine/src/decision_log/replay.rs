@@ -12,7 +12,7 @@ use super::{
     DecisionClock, DecisionRecorder, Input,
     line::{Digest, Read, unframe},
 };
-use crate::{engine::Stance, error::RiskError, reservation::Outcome};
+use crate::{engine::Stance, error::RiskError, messages::Message, reservation::Outcome};
 
 /// How many differences are kept with their text.
 const DIFFERENCES_KEPT: usize = 10;
@@ -180,6 +180,22 @@ impl Replayed {
                 report.settled += 1;
             }
             Input::Checkpoint => drop(recorder.checkpoint().await),
+            Input::Limits { base, limits, author, reason } => {
+                drop(recorder.set_limits(base, *limits, author, &reason, &|_| Vec::new()).await);
+            }
+            Input::OverrideAsked { order, rules, by, reason, life } => {
+                drop(recorder.request_override(&order, rules, by, &reason, life, &|_| Vec::new()).await);
+            }
+            Input::OverrideGranted { account, order, by } => {
+                drop(recorder.grant_override(&account, &order, by, &|_| Vec::new()).await);
+            }
+            Input::StrategyEnabled { strategy, by, reason } => {
+                drop(recorder.enable_strategy(&strategy, by, &reason, &|_| Vec::new()).await);
+            }
+            Input::Message { order, is_cancel } => {
+                let message = if is_cancel { Message::Cancel } else { Message::Change };
+                drop(recorder.count_message(&order, message).await);
+            }
             Input::Finished { lost } => recorder.finish_again(lost),
         }
         Ok(())

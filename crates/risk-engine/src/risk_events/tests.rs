@@ -105,7 +105,7 @@ async fn more_than_one_chunk_is_read() {
 }
 
 #[test]
-fn a_refusal_gives_one_breach_for_each_failed_check() {
+fn a_decision_tells_what_refused_warned_was_tried_out_or_let_past() {
     let order = Order::limit(
         "o".parse().unwrap(),
         "a".parse().unwrap(),
@@ -115,18 +115,22 @@ fn a_refusal_gives_one_breach_for_each_failed_check() {
         "1".parse().unwrap(),
         "1".parse().unwrap(),
     );
-    let checks = vec![
-        Check::at_most(crate::code::ORDER_QTY, Scope::Firm, Decimal::TEN, Decimal::ONE).with_note("ä".repeat(600)),
-        Check::at_most(crate::code::ORDER_NOTIONAL, Scope::Firm, Decimal::ONE, Decimal::ONE),
-    ];
-    let decision = Decision::over(order.id.clone(), checks);
-    let found = RiskEvent::of_refusal(Timestamp::EPOCH, &order, &decision);
-    assert_eq!(found.len(), 1);
+    let check = |value: i64| Check::at_most(crate::code::ORDER_QTY, Scope::Firm, Decimal::from(value), Decimal::TEN);
+    let warned = Check { warn_at: Some(Decimal::new(8, 1)), ..check(9) };
+    let tried = Check { shadow: true, ..check(12) };
+    let tried_and_near = Check { shadow: true, ..warned.clone() };
+    let past = Check { overridden: true, rule: Some("r".into()), ..check(13) };
+    let checks = vec![check(1), check(11).with_note("ä".repeat(600)), warned, tried, tried_and_near, past];
+    let decision = Decision::over(order.id.clone(), checks).under(7);
+    let found = RiskEvent::of_decision(Timestamp::EPOCH, &order, &decision);
+    use RiskEventKind::{Breach, OverrideUsed, ShadowBreach, Warning};
+    assert_eq!(found.iter().map(|e| e.kind).collect::<Vec<_>>(), [Breach, Warning, ShadowBreach, OverrideUsed]);
     assert_eq!(
         (found[0].code.as_str(), found[0].value, found[0].limit),
-        ("order_qty", Some(Decimal::TEN), Some(Decimal::ONE))
+        ("order_qty", Some(Decimal::from(11)), Some(Decimal::TEN))
     );
-    assert_eq!(found[0].note.chars().count(), 500);
+    assert_eq!((found[0].note.chars().count(), found[0].limits_version), (500, Some(7)));
+    assert_eq!((found[3].rule.as_deref(), found[3].order.as_ref()), (Some("r"), Some(&order.id)));
     let json = serde_json::to_string(&found[0]).unwrap();
     assert_eq!(serde_json::from_str::<RiskEvent>(&json).unwrap(), found[0]);
     assert!(!json.contains("\"rule\"") && json.contains("\"breach\""), "{json}");
