@@ -217,6 +217,11 @@ impl RiskEngine {
                 Err(Obstacle::Stale) => {
                     tries += 1;
                     self.refresh_for(&order).await?;
+                    let id = (order.account.clone(), order.id.clone());
+                    if self.book.lock().overrides.contains_key(&id) {
+                        // Somebody may have used it up.
+                        self.read_override(&order).await?;
+                    }
                     fresh = true;
                 }
                 // What two people granted is looked for only where it matters.

@@ -5,7 +5,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use infra_risk_engine::{LimitValue, Outcome, RiskLimits, Stance};
+use infra_risk_engine::{Coverage, Limit, LimitValue, Outcome, RiskLimits, Stance};
 use infra_types::Side;
 
 use crate::support::*;
@@ -86,4 +86,25 @@ async fn an_account_that_never_rests_is_contended_and_nothing_stays_reserved() {
     let error = one.check_and_reserve(buy, Stance::Open, &compose).await.unwrap_err();
     assert!(matches!(error, infra_risk_engine::RiskError::Contended { tries: 8 }), "{error:?}");
     assert_nothing_used(&one).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_override_that_another_engine_uses_up_lets_nothing_through_here() {
+    let world = World::new();
+    let closed = rule("closed", Coverage::One(infra_types::Scope::Firm), Limit::Restricted);
+    let limits = RiskLimits { rules: vec![closed], ..limits() };
+    let (one, two) = (world.engine(limits.clone()).await, world.engine(limits).await);
+    let wish = order("a", &btc(), Side::Buy, "1", "100");
+    let (rules, hour) = (["closed".to_owned()].into(), std::time::Duration::from_secs(3_600));
+    one.request_override(&wish, rules, "ann".parse().unwrap(), "why", hour, &|_| vec![]).await.unwrap();
+    one.grant_override(&wish.account, &wish.id, "bob".parse().unwrap(), &|_| vec![]).await.unwrap();
+    let raced = AtomicBool::new(false);
+    let compose = |_: &_| {
+        if !raced.swap(true, Ordering::Relaxed) {
+            now(reserve(&two, wish.clone(), Stance::Open)).unwrap();
+        }
+        vec![]
+    };
+    let decision = refusal(one.check_and_reserve(wish.clone(), Stance::Open, &compose).await);
+    assert_eq!(decision.first_code(), Some("restricted"));
 }
