@@ -7,12 +7,13 @@ use infra_factory::{
     FactoryError, Infrastructure, Preset,
     config::{Config, ConfigBuilder},
     create_infrastructure,
-    event_bus::Delivery,
+    event_bus::{Delivery, Pattern, SubscribeOptions, handler_fn},
     gate::{GateError, Placed},
     risk_engine::Quote,
     state_store::{Batch, Key, Op, StoreError},
     types::{
-        Clock, Decimal, Envelope, ErrorKind, HealthStatus, InstrumentSpec, ManualClock, Order, Side, Timestamp, Topic,
+        Clock, Decimal, Envelope, ErrorKind, Execution, ExecutionKind, Fill, HealthStatus, InstrumentSpec, ManualClock,
+        Money, Order, Side, Timestamp, Topic,
     },
 };
 
@@ -120,6 +121,32 @@ async fn an_order_passes_through_and_is_audited_and_anchored() {
     assert!(infra.refused_rows().await.unwrap().is_empty());
     assert!(infra.data_dir().is_none());
     assert!(infra.close().await.unfinished.is_empty());
+}
+
+#[tokio::test]
+async fn every_fill_is_told_on_the_bus_at_once_and_once() {
+    let infra = trading().await;
+    let (told, mut heard) = tokio::sync::mpsc::unbounded_channel();
+    let handler = handler_fn(move |event| {
+        told.send(serde_json::from_slice::<Execution>(&event.envelope.data).unwrap()).unwrap();
+        async { Ok(()) }
+    });
+    let reports = Pattern::new("post_trade:*").unwrap();
+    let hearing = infra.events().subscribe(SubscribeOptions::at_least_once(reports, "g", handler)).await.unwrap();
+    let approved = infra.gate().approve(order("o-1")).await.unwrap();
+    infra.gate().place(approved, &Paper).await.unwrap();
+    let fee = Money::new(Decimal::ZERO, "USDT".parse().unwrap());
+    let fill = Fill { qty: "1".parse().unwrap(), price: "100".parse().unwrap(), fee, is_maker: false };
+    let at = Timestamp::EPOCH;
+    let (id, order) = ("x-1".parse().unwrap(), "o-1".parse().unwrap());
+    let fill = Execution { id, order, at, kind: ExecutionKind::Filled(fill) };
+    infra.gate().report(fill.clone()).await.unwrap();
+    infra.gate().report(fill.clone()).await.unwrap();
+    infra.relay_events().await.unwrap();
+    assert_eq!(heard.recv().await.unwrap(), fill);
+    hearing.stop().await.unwrap();
+    assert!(heard.try_recv().is_err(), "a repeated report is no second fill");
+    infra.close().await;
 }
 
 #[tokio::test]
