@@ -21,6 +21,7 @@ mod ledger;
 mod limit_store;
 pub mod limits;
 mod load;
+mod local;
 mod market;
 mod messages;
 mod moves;
@@ -62,6 +63,10 @@ pub use history::{HistoryRange, HistorySample, PortfolioHistory};
 pub use holder::{HolderConfig, HolderState};
 pub use market::{Quote, QuoteError, QuotesRefused};
 pub use messages::Message;
+pub use local::{
+    Add, LocalError, LocalLedger, LocalSettled, LocalSizes, Metric, Moment, Reserved, Route, Ticket,
+};
+pub use market::Quote;
 pub use orphans::Compose;
 pub use overrides::{Enabled, OVERRIDE_LIFE_MAX, Override};
 pub use portfolio::{
