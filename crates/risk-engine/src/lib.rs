@@ -66,7 +66,6 @@ pub use messages::Message;
 pub use local::{
     Add, LocalError, LocalLedger, LocalSettled, LocalSizes, Metric, Moment, Reserved, Route, Ticket,
 };
-pub use market::Quote;
 pub use orphans::Compose;
 pub use overrides::{Enabled, OVERRIDE_LIFE_MAX, Override};
 pub use portfolio::{
