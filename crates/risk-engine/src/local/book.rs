@@ -8,11 +8,13 @@ use infra_types::{
 };
 use jiff::{civil::Date, tz::TimeZone};
 
-use crate::{account::AccountState, config::RiskLimits, market::Quote, position::Position, rates::Rates};
+use crate::{
+    account::AccountState, config::RiskLimits, market::Quote, position::Position, rates::Rates, rulebook::RuleBook,
+};
 
 use super::{
     LocalError, LocalSizes, Moment,
-    compile::{self, Loss, OrderLimits, RateOf},
+    compile::{self, Loss, OrderLimits, Origin, RateOf},
     fixed,
     orders::Orders,
     recent::Recent,
@@ -126,10 +128,8 @@ pub(super) struct RouteCell {
     pub(super) limits: OrderLimits,
     /// Whether every limit that opening needs is set and nothing forbids it.
     pub(super) opens: bool,
-    pub(super) order_qty_max: Option<Decimal>,
-    pub(super) qty_max: i64,
-    /// Of one order in account currency, at 1e-16.
-    pub(super) notional_max: u128,
+    /// Whether a limit in the firm's currency that covers it follows the firm's equity.
+    pub(super) follows_firm: bool,
     pub(super) age_max: i64,
     /// Nanoseconds; 0 checks no duplicates.
     pub(super) duplicates: u64,
@@ -150,11 +150,13 @@ pub(super) struct RateWindow {
     pub(super) of: RateOf,
     pub(super) name: Name,
     pub(super) window: Window,
+    pub(super) origin: Origin,
 }
 
 #[derive(Debug)]
 pub(super) struct Book {
     pub(super) limits: RiskLimits,
+    rules: RuleBook,
     zone: TimeZone,
     pub(super) sizes: LocalSizes,
     pub(super) day: Date,
@@ -192,6 +194,7 @@ impl Book {
         let mut book = Self {
             orders: Orders::new(sizes.orders_max),
             recent: Recent::new(sizes.recent_max as usize),
+            rules: RuleBook::of(&limits),
             limits,
             zone,
             sizes,
@@ -225,15 +228,16 @@ impl Book {
             return *at;
         }
         let at = self.cells.len();
-        let windows = compile::rates(&self.limits, &name).into_iter().map(|rate| RateWindow {
+        let windows = compile::rates(&self.rules, &name).into_iter().map(|rate| RateWindow {
             of: rate.metric,
             name: name.clone(),
             window: Window::new(rate.max, rate.length),
+            origin: rate.origin,
         });
         let first = self.windows.len();
         self.windows.extend(windows);
         self.windows_of.insert(name.clone(), (first..self.windows.len()).collect());
-        let cell = Cell::new(name.clone(), compile::bounds(&self.limits, &name));
+        let cell = Cell::new(name.clone(), compile::bounds(&self.rules, &name));
         self.firm_follows |= name.is_firms() && cell.follows_equity();
         self.cells.push(cell);
         self.cell_of.insert(name, at);
@@ -275,7 +279,7 @@ impl Book {
         let name = Name::Account(state.id.clone());
         let group: Option<GroupId> = self.limits.groups.get(&state.id).cloned();
         let group = group.map_or(NO_GROUP, |id| self.cell(Name::Group(id)));
-        let losses = compile::losses(&self.limits, &name);
+        let losses = compile::losses(&self.rules, &name);
         let cell = self.cell(name);
         let to_firm = self.limits.firm_currency.as_ref().and_then(|firm| self.rates.get(&state.currency, firm));
         self.account_of.insert(state.id.clone(), self.accounts.len());
@@ -404,10 +408,7 @@ impl Book {
         ];
         let names: Vec<Name> = cells.iter().map(|at| self.cells[*at].name.clone()).collect();
         let windows = names.iter().flat_map(|name| self.windows_of.get(name)).flatten().copied().collect();
-        let limits = compile::order_limits(&self.limits, &names);
-        let own = self.limits.order_qty_max_of.get(instrument_id).copied();
-        let order_qty_max: Option<Decimal> = own.or(self.limits.order_qty_max);
-        let notional_max = self.limits.order_notional_max.and_then(|max| fixed::product(max, false));
+        let limits = compile::order_limits(&self.rules, &names);
         let at = self.routes.len();
         self.routes.push(RouteCell {
             strategy: strategy.clone(),
@@ -418,13 +419,11 @@ impl Book {
             pair,
             cells,
             windows,
-            opens: self.opens(&limits, order_qty_max),
-            qty_max: order_qty_max.and_then(fixed::down).unwrap_or(i64::MAX),
-            order_qty_max,
-            // What does not fit is more than any order.
-            notional_max: notional_max.unwrap_or(u128::MAX),
-            age_max: limits.age_max.map_or(-1, long),
-            duplicates: limits.duplicates.map_or(0, |window| u64::try_from(window.as_nanos()).unwrap_or(u64::MAX)),
+            opens: limits.unset.is_empty() && limits.restricted.is_empty() && self.limits.firm_currency.is_some(),
+            follows_firm: cells[..ACCOUNT_AT].iter().any(|at| self.cells[*at].follows_equity()),
+            age_max: limits.ages.iter().map(|of| long(of.limit)).min().unwrap_or(-1),
+            // The longest one remembers what the others do.
+            duplicates: limits.duplicates.iter().map(|of| long(of.limit)).max().map_or(0, i64::unsigned_abs),
             limits,
             conversion: Conversion::Missing,
             sub: Position::default(),
@@ -434,22 +433,6 @@ impl Book {
         // A strategy or group that is new may be the first with a limit that follows the firm's equity.
         self.refirm();
         Ok(at)
-    }
-
-    /// Whether every common limit is set and no rule forbids opening.
-    fn opens(&self, of_route: &OrderLimits, order_qty_max: Option<Decimal>) -> bool {
-        let limits = &self.limits;
-        limits.firm_currency.is_some()
-            && limits.reference_age_max.is_some()
-            && order_qty_max.is_some()
-            && limits.order_notional_max.is_some()
-            && limits.exposure_account_max.is_some()
-            && limits.exposure_firm_max.is_some()
-            && limits.position_notional_max.is_some()
-            && limits.open_positions_max.is_some()
-            && limits.daily_loss_max.is_some()
-            && limits.drawdown_max.is_some()
-            && of_route.restricted.is_none()
     }
 
     fn convert(&mut self, at: usize) {

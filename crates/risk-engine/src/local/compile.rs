@@ -1,33 +1,94 @@
-//! From rules to the bounds of each scope and the limits of each route, once.
+//! From rules to the bounds of each scope and the limits of each route, once. Which rule holds where is the shared engine's choice.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use infra_types::{Decimal, Scaled};
+use infra_types::{Decimal, Scaled, Scope};
 
 use crate::{
     config::{LimitValue, RiskLimits},
-    decision::code,
-    rules::{Coverage, Limit, Mode, Rule, ScopeKind},
+    decision::{Check, code},
+    ledger::Place,
+    rulebook::{Kind, Named, RuleBook, Sort},
+    rules::{Limit, Mode, Rule},
 };
 
 use super::{
     LocalError, fixed,
-    tally::{Bound, Metric, Most, Name, gross_code},
+    tally::{Bound, Metric, Most, Name},
 };
 
+/// Limits without which nothing is opened: the field that sets them, what it is of, the kind of rule, and the sort that must be
+/// covered (none: any). As the shared engine has it.
+pub(super) const REQUIRED: [(&str, Sort, Kind, Option<Sort>); 9] = [
+    ("order_qty_max", Sort::Instrument, Kind::OrderQty, None),
+    ("reference_age_max", Sort::Instrument, Kind::ReferenceAge, None),
+    ("daily_loss_max", Sort::Account, Kind::DailyLoss, Some(Sort::Account)),
+    ("drawdown_max", Sort::Account, Kind::Drawdown, Some(Sort::Account)),
+    ("order_notional_max", Sort::Account, Kind::OrderNotional, None),
+    ("exposure_firm_max", Sort::Firm, Kind::Gross, Some(Sort::Firm)),
+    ("exposure_account_max", Sort::Account, Kind::Gross, Some(Sort::Account)),
+    ("position_notional_max", Sort::Instrument, Kind::Gross, Some(Sort::Position)),
+    ("open_positions_max", Sort::Firm, Kind::OpenPositions, Some(Sort::Firm)),
+];
+
+/// Every kind that is kept here.
+const KINDS: [Kind; 19] = [
+    Kind::Restricted,
+    Kind::UserRequired,
+    Kind::OrderQty,
+    Kind::ReferenceAge,
+    Kind::Spread,
+    Kind::PriceCollar,
+    Kind::DailyLoss,
+    Kind::Drawdown,
+    Kind::OrderNotional,
+    Kind::Gross,
+    Kind::Net,
+    Kind::Leverage,
+    Kind::LongQty,
+    Kind::ShortQty,
+    Kind::OpenPositions,
+    Kind::WorkingOrders,
+    Kind::Duplicates,
+    Kind::QtyRate,
+    Kind::NotionalRate,
+];
+
+/// Whose rule a check is of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Origin {
+    pub(super) rule: Arc<str>,
+    pub(super) warn_at: Option<Decimal>,
+}
+
+impl Origin {
+    fn of(named: &Named) -> Self {
+        Self { rule: named.id.clone(), warn_at: named.rule.warn_at }
+    }
+
+    /// The check, as one of this rule.
+    pub(super) fn sign(&self, mut check: Check) -> Check {
+        check.rule = Some(self.rule.clone());
+        check.warn_at = self.warn_at;
+        check
+    }
+}
+
 /// A loss at which an account opens nothing more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Loss {
     pub(super) is_drawdown: bool,
     pub(super) limit: LimitValue,
+    pub(super) origin: Origin,
 }
 
 /// A window of a scope.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Rate {
     pub(super) metric: RateOf,
     pub(super) max: i64,
     pub(super) length: Duration,
+    pub(super) origin: Origin,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,51 +120,46 @@ impl Part {
     }
 }
 
+/// A limit with the rule that it is of and the scope that it is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Of<T> {
+    pub(super) limit: T,
+    pub(super) scope: Scope,
+    pub(super) origin: Origin,
+}
+
 /// What is checked order by order and counted nowhere.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct OrderLimits {
-    pub(super) age_max: Option<Duration>,
-    pub(super) collar: Option<Part>,
-    pub(super) spread: Option<Part>,
-    pub(super) duplicates: Option<Duration>,
-    pub(super) restricted: Option<Name>,
-    pub(super) user_required: Option<Name>,
+    pub(super) ages: Vec<Of<Duration>>,
+    pub(super) collars: Vec<Of<Part>>,
+    pub(super) spreads: Vec<Of<Part>>,
+    pub(super) duplicates: Vec<Of<Duration>>,
+    pub(super) restricted: Vec<Of<()>>,
+    pub(super) user_required: Vec<Of<()>>,
+    /// What no rule sets.
+    pub(super) unset: Vec<(&'static str, Sort)>,
 }
 
 /// Whether a local ledger can keep the rule.
 fn supported(rule: &Rule) -> Result<(), &'static str> {
-    let of = |kinds: &[ScopeKind]| {
-        let kind = match &rule.covers {
-            Coverage::Each(kind) => Some(*kind),
-            Coverage::Position(..) => Some(ScopeKind::Position),
-            Coverage::One(infra_types::Scope::Firm) => None,
-            Coverage::One(infra_types::Scope::Group(_)) => Some(ScopeKind::Group),
-            Coverage::One(infra_types::Scope::Venue(_)) => Some(ScopeKind::Venue),
-            Coverage::One(infra_types::Scope::Account(_)) => Some(ScopeKind::Account),
-            Coverage::One(infra_types::Scope::Strategy(_)) => Some(ScopeKind::Strategy),
-            Coverage::One(infra_types::Scope::Instrument(_)) => Some(ScopeKind::Instrument),
-        };
-        kind.is_none_or(|kind| kinds.contains(&kind))
-    };
+    let sort = rule.covers.sort();
     match rule.limit {
-        Limit::DailyLoss(_) | Limit::Drawdown(_) if !of(&[ScopeKind::Account]) => Err("only accounts have a P&L here"),
-        Limit::DailyLoss(_) | Limit::Drawdown(_) if matches!(rule.covers, Coverage::One(infra_types::Scope::Firm)) => {
-            Err("only accounts have a P&L here")
-        }
+        Limit::DailyLoss(_) | Limit::Drawdown(_) if sort != Sort::Account => Err("only accounts have a P&L here"),
         Limit::PriceCollar(part) | Limit::Spread(part) if Part::new(part).is_none() => {
             Err("a part has at most 9 places")
         }
         Limit::PriceMove { .. } => Err("no prices of the past are kept here"),
+        Limit::Concentration(_) => Err("figures of two scopes are compared in the store"),
         Limit::Executions(_) => Err("what only a person resets must outlive the process"),
         Limit::OrdersPerCause { .. } => Err("causes are counted in the store"),
         Limit::SelfMatch => Err("working orders of others are not known here"),
-        Limit::LongQty(_) | Limit::ShortQty(_) if !of(&[ScopeKind::Position, ScopeKind::Instrument]) => {
-            Err("quantities of different instruments do not add up")
+        Limit::Leverage(_) if sort == Sort::Group => Err("the equity of a group is not kept here"),
+        Limit::OrderNotional(limit) | Limit::Gross(limit) | Limit::Net(limit)
+            if sort == Sort::Group && limit.needs_equity() =>
+        {
+            Err("the equity of a group is not kept here")
         }
-        Limit::LongQty(_) | Limit::ShortQty(_) if matches!(rule.covers, Coverage::One(infra_types::Scope::Firm)) => {
-            Err("quantities of different instruments do not add up")
-        }
-        Limit::OpenPositions(_) if !of(&[ScopeKind::Account]) => Err("positions are counted for the firm and accounts"),
         _ => Ok(()),
     }
 }
@@ -111,58 +167,42 @@ fn supported(rule: &Rule) -> Result<(), &'static str> {
 /// Finds rules that cannot be kept. Rules in shadow mode refuse nothing and are left to the shared engine.
 pub(super) fn check(limits: &RiskLimits) -> Result<(), LocalError> {
     limits.validate().map_err(LocalError::InvalidLimits)?;
-    for rule in enforced(limits) {
+    for rule in limits.rules.iter().filter(|rule| rule.mode == Mode::Enforce) {
         supported(rule).map_err(|why| LocalError::UnsupportedRule { rule: rule.id.clone(), why })?;
     }
     Ok(())
 }
 
-fn enforced(limits: &RiskLimits) -> impl Iterator<Item = &Rule> {
-    limits.rules.iter().filter(|rule| rule.mode == Mode::Enforce)
+/// The sort of a scope and its place; none for what no rule can name.
+fn place(name: &Name) -> Option<(Sort, Place)> {
+    let sort = match name {
+        Name::NoGroup => return None,
+        Name::Firm => Sort::Firm,
+        Name::Group(_) => Sort::Group,
+        Name::Venue(_) => Sort::Venue,
+        Name::Account(_) => Sort::Account,
+        Name::Strategy(_) => Sort::Strategy,
+        Name::Instrument(_) => Sort::Instrument,
+        Name::Position(account, id) => return Some((Sort::Position, Place::Position(account.clone(), id.clone()))),
+    };
+    Some((sort, Place::Scope(name.scope())))
 }
 
-fn kind_of(name: &Name) -> Option<ScopeKind> {
-    Some(match name {
-        Name::Firm | Name::NoGroup => return None,
-        Name::Group(_) => ScopeKind::Group,
-        Name::Venue(_) => ScopeKind::Venue,
-        Name::Strategy(_) => ScopeKind::Strategy,
-        Name::Instrument(_) => ScopeKind::Instrument,
-        Name::Account(_) => ScopeKind::Account,
-        Name::Position(..) => ScopeKind::Position,
+/// The enforced rules that cover the scope.
+fn covering<'a>(rules: &'a RuleBook, name: &Name) -> impl Iterator<Item = &'a Named> {
+    let place = place(name);
+    KINDS.into_iter().chain([Kind::MessageRate]).filter_map(move |kind| {
+        let (sort, place) = place.as_ref()?;
+        rules.at(kind, *sort, place)
     })
 }
 
-/// The limits of rules that cover the scope: one for itself takes the place of one of the same sort for each of its kind.
-fn covering<'a>(limits: &'a RiskLimits, name: &Name) -> Vec<&'a Limit> {
-    let (own, kind) = (name.coverage(), kind_of(name));
-    let named = |covers: &Coverage| own.as_ref() == Some(covers);
-    let each = |covers: &Coverage| matches!((covers, kind), (Coverage::Each(of), Some(kind)) if *of == kind);
-    let sort = |limit: &Limit| std::mem::discriminant(limit);
-    let own_rules: Vec<&Limit> = enforced(limits).filter(|r| named(&r.covers)).map(|r| &r.limit).collect();
-    let others = enforced(limits).filter(|r| each(&r.covers)).map(|r| &r.limit);
-    let others: Vec<&Limit> = others.filter(|l| own_rules.iter().all(|o| sort(o) != sort(l))).collect();
-    own_rules.into_iter().chain(others).collect()
-}
-
 /// Every bound on the scope's counters.
-pub(super) fn bounds(limits: &RiskLimits, name: &Name) -> Vec<Bound> {
+pub(super) fn bounds(rules: &RuleBook, name: &Name) -> Vec<Bound> {
     let mut bounds = Vec::new();
-    let mut push = |metric, code, most| bounds.push(Bound { metric, code, most });
-    let flat = match name {
-        Name::Firm => limits.exposure_firm_max,
-        Name::Account(_) => limits.exposure_account_max,
-        Name::Position(..) => limits.position_notional_max,
-        _ => None,
-    };
-    if let Some(value) = flat {
-        push(Metric::Gross, gross_code(name), Most::Money(value));
-    }
-    if let (Name::Firm, Some(max)) = (name, limits.open_positions_max) {
-        push(Metric::Slots, code::MAX_POSITIONS, Most::Count(max));
-    }
-    for limit in covering(limits, name) {
-        match *limit {
+    for named in covering(rules, name) {
+        let mut push = |metric, code, most| bounds.push(Bound { metric, code, most, origin: Origin::of(named) });
+        match named.rule.limit {
             Limit::OrderQty(max) => push(Metric::OrderQty, code::ORDER_QTY, Most::Qty(max)),
             Limit::OrderNotional(max) => push(Metric::OrderNotional, code::ORDER_NOTIONAL, Most::Money(max)),
             Limit::Gross(max) => push(Metric::Gross, gross_code(name), Most::Money(max)),
@@ -181,74 +221,76 @@ pub(super) fn bounds(limits: &RiskLimits, name: &Name) -> Vec<Bound> {
     bounds
 }
 
-/// The losses at which an account opens nothing more; none while one of the two common limits is unset.
-pub(super) fn losses(limits: &RiskLimits, name: &Name) -> Vec<Loss> {
-    let daily = limits.daily_loss_max.map(|limit| Loss { is_drawdown: false, limit });
-    let drawdown = limits.drawdown_max.map(|limit| Loss { is_drawdown: true, limit });
-    let rules = covering(limits, name).into_iter().filter_map(|limit| match *limit {
-        Limit::DailyLoss(limit) => Some(Loss { is_drawdown: false, limit }),
-        Limit::Drawdown(limit) => Some(Loss { is_drawdown: true, limit }),
-        _ => None,
-    });
-    daily.into_iter().chain(drawdown).chain(rules).collect()
+/// The losses at which an account opens nothing more.
+pub(super) fn losses(rules: &RuleBook, name: &Name) -> Vec<Loss> {
+    let loss = |named: &Named| {
+        let (is_drawdown, limit) = match named.rule.limit {
+            Limit::DailyLoss(limit) => (false, limit),
+            Limit::Drawdown(limit) => (true, limit),
+            _ => return None,
+        };
+        Some(Loss { is_drawdown, limit, origin: Origin::of(named) })
+    };
+    covering(rules, name).filter_map(loss).collect()
 }
 
 /// The windows of a scope.
-pub(super) fn rates(limits: &RiskLimits, name: &Name) -> Vec<Rate> {
-    let rate = |limit: &Limit| {
-        Some(match *limit {
+pub(super) fn rates(rules: &RuleBook, name: &Name) -> Vec<Rate> {
+    let rate = |named: &Named| {
+        let (metric, max, length) = match named.rule.limit {
             Limit::QtyRate { max, window } => {
-                let max = fixed::down(max).unwrap_or(Scaled::MAX).clamp(0, Scaled::MAX);
-                Rate { metric: RateOf::Qty, max, length: window }
+                (RateOf::Qty, fixed::down(max).unwrap_or(Scaled::MAX).clamp(0, Scaled::MAX), window)
             }
             Limit::NotionalRate { max, window } => {
-                let max = Scaled::allowed(max).map_or(Scaled::MAX, Scaled::raw).max(0);
-                Rate { metric: RateOf::Notional, max, length: window }
+                (RateOf::Notional, Scaled::allowed(max).map_or(Scaled::MAX, Scaled::raw).max(0), window)
             }
-            Limit::MessageRate { max, window } => {
-                Rate { metric: RateOf::Messages, max: i64::from(max), length: window }
-            }
+            Limit::MessageRate { max, window } => (RateOf::Messages, i64::from(max), window),
             _ => return None,
-        })
+        };
+        Some(Rate { metric, max, length, origin: Origin::of(named) })
     };
-    covering(limits, name).into_iter().filter_map(rate).collect()
-}
-
-fn tighter<T: Copy>(known: &mut Option<T>, new: T, is_tighter: impl Fn(T, T) -> bool) {
-    if known.is_none_or(|known| is_tighter(new, known)) {
-        *known = Some(new);
-    }
+    covering(rules, name).filter_map(rate).collect()
 }
 
 /// What is checked order by order over all scopes of a route.
-pub(super) fn order_limits(limits: &RiskLimits, names: &[Name]) -> OrderLimits {
-    let mut found = OrderLimits { age_max: limits.reference_age_max, ..OrderLimits::default() };
+pub(super) fn order_limits(rules: &RuleBook, names: &[Name]) -> OrderLimits {
+    fn of<T>(limit: T, name: &Name, named: &Named) -> Of<T> {
+        Of { limit, scope: name.scope(), origin: Origin::of(named) }
+    }
+    let mut found = OrderLimits::default();
+    let mut covered = Vec::new();
     for name in names {
-        for limit in covering(limits, name) {
-            match *limit {
-                Limit::ReferenceAge(max) => tighter(&mut found.age_max, max, |new, known| new < known),
+        for named in covering(rules, name) {
+            covered.push((named.rule.limit.kind(), named.rule.covers.sort()));
+            match named.rule.limit {
+                Limit::ReferenceAge(max) => found.ages.push(of(max, name, named)),
                 // `check` saw to it that a part can be kept.
-                Limit::PriceCollar(part) => {
-                    if let Some(part) = Part::new(part) {
-                        tighter(&mut found.collar, part, |new, known| new.figure < known.figure);
-                    }
-                }
-                Limit::Spread(part) => {
-                    if let Some(part) = Part::new(part) {
-                        tighter(&mut found.spread, part, |new, known| new.figure < known.figure);
-                    }
-                }
-                // The longer one remembers what the shorter one does.
-                Limit::Duplicates { window } => tighter(&mut found.duplicates, window, |new, known| new > known),
-                Limit::Restricted => found.restricted = Some(name.clone()),
-                Limit::UserRequired => found.user_required = Some(name.clone()),
+                Limit::PriceCollar(part) => found.collars.extend(Part::new(part).map(|part| of(part, name, named))),
+                Limit::Spread(part) => found.spreads.extend(Part::new(part).map(|part| of(part, name, named))),
+                Limit::Duplicates { window } => found.duplicates.push(of(window, name, named)),
+                Limit::Restricted => found.restricted.push(of((), name, named)),
+                Limit::UserRequired => found.user_required.push(of((), name, named)),
                 _ => {}
             }
         }
     }
-    // A rule alone is no common limit: an order that meets an unset one is refused.
-    if limits.reference_age_max.is_none() {
-        found.age_max = None;
+    for (name, scope, kind, sort) in REQUIRED {
+        if !covered.iter().any(|(k, s)| *k == kind && sort.is_none_or(|sort| sort == *s)) {
+            found.unset.push((name, scope));
+        }
     }
     found
+}
+
+/// The stable code of a limit on gross exposure.
+fn gross_code(name: &Name) -> &'static str {
+    match name {
+        Name::Firm | Name::NoGroup => code::EXPOSURE_FIRM,
+        Name::Group(_) => code::EXPOSURE_GROUP,
+        Name::Venue(_) => code::EXPOSURE_VENUE,
+        Name::Account(_) => code::EXPOSURE_ACCOUNT,
+        Name::Strategy(_) => code::EXPOSURE_STRATEGY,
+        Name::Instrument(_) => code::EXPOSURE_INSTRUMENT,
+        Name::Position(..) => code::POSITION_NOTIONAL,
+    }
 }

@@ -9,11 +9,12 @@ use crate::{
     engine::Stance,
     limits, position,
     reservation::Effect,
+    rulebook::Sort,
 };
 
 use super::{
     book::{ACCOUNT_AT, Account, Book, Conversion, FIRM, INSTRUMENT_AT, RouteCell, loss_of},
-    compile::RateOf,
+    compile::{Of, RateOf},
     fixed,
     judge::{converted, rate_add, side_of},
     recent::{Likeness, Seen},
@@ -114,74 +115,50 @@ impl Explanation<'_> {
     }
 
     fn order_limits(&mut self, order: &Order) {
-        let (limits, scope) = (&self.book.limits, self.of_instrument());
-        self.checks.push(match self.route().order_qty_max {
-            Some(max) => Check::at_most(code::ORDER_QTY, scope, order.qty.get(), max),
-            None => Check::unset("order_qty_max", scope),
-        });
-        for (name, value) in [
-            ("exposure_firm_max", limits.exposure_firm_max.is_some()),
-            ("open_positions_max", limits.open_positions_max.is_some()),
-        ] {
-            if !value {
-                self.checks.push(Check::unset(name, Scope::Firm));
-            }
-        }
-        let limits = &self.book.limits;
-        if limits.exposure_account_max.is_none() {
-            self.checks.push(Check::unset("exposure_account_max", self.of_account()));
-        }
-        if limits.position_notional_max.is_none() {
-            self.checks.push(Check::unset("position_notional_max", self.of_instrument()));
-        }
         let route = self.route();
-        let (restricted, required) = (route.limits.restricted.clone(), route.limits.user_required.clone());
-        if let Some(name) = restricted {
-            self.checks.push(Check::missing(code::RESTRICTED, name.scope(), "nothing may be opened here"));
+        let mut checks = Vec::new();
+        for (name, sort) in &route.limits.unset {
+            let scope = match sort {
+                Sort::Firm => Scope::Firm,
+                Sort::Account => self.of_account(),
+                _ => self.of_instrument(),
+            };
+            checks.push(Check::unset(name, scope));
         }
-        if let Some(name) = required.filter(|_| order.user.is_none()) {
-            let note = "the order must name the person that answers for it";
-            self.checks.push(Check::missing(code::USER_REQUIRED, name.scope(), note));
+        for of in &route.limits.restricted {
+            checks.push(of.origin.sign(limits::restricted(of.scope.clone())));
         }
+        for of in &route.limits.user_required {
+            checks.push(of.origin.sign(limits::attribution(of.scope.clone(), order.user.as_ref())));
+        }
+        self.checks.append(&mut checks);
     }
 
     fn market(&mut self, order: &Order) {
         let route = self.route();
         let instrument = &self.book.instruments[route.instrument];
-        let (scope, age) = (self.of_instrument(), instrument.age(self.now));
+        let (quote, age) = (instrument.quote, instrument.age(self.now));
         let seconds = |nanos: i64| limits::seconds(Duration::from_nanos(u64::try_from(nanos).unwrap_or(0)));
-        let (quote, age_max) = (instrument.quote, route.limits.age_max);
-        let (collar, spread) = (route.limits.collar, route.limits.spread);
-        let price = order.kind.price().get();
         let mut checks = Vec::with_capacity(4);
-        checks.push(match (age_max, quote) {
-            (None, _) => Check::unset("reference_age_max", scope.clone()),
-            (_, None) => Check::missing(code::NO_REFERENCE_PRICE, scope.clone(), "no quote was taken yet"),
-            (Some(max), Some(_)) => {
-                let passed = age <= route.age_max;
-                let check =
-                    Check::new(code::STALE_REFERENCE_PRICE, scope.clone(), seconds(age), limits::seconds(max), passed);
+        for of in &route.limits.ages {
+            let scope = of.scope.clone();
+            let check = if quote.is_none() {
+                Check::missing(code::NO_REFERENCE_PRICE, scope, "no quote was taken yet")
+            } else {
+                let passed = u128::try_from(age).unwrap_or(0) <= of.limit.as_nanos();
+                let (age, max) = (seconds(age), limits::seconds(of.limit));
+                let check = Check::new(code::STALE_REFERENCE_PRICE, scope, age, max, passed);
                 check.with_note("age of the quote, seconds")
-            }
-        });
-        if let Some(quote) = quote {
-            let mid = quote.mid();
-            let part_of = |distance: Decimal| distance.checked_div(mid).unwrap_or(Decimal::MAX);
-            let twice = i128::from(instrument.bid) + i128::from(instrument.ask);
-            if let Some(part) = spread {
-                let wide = quote.ask.get().saturating_sub(quote.bid.get());
-                let passed = part.admits(2 * (i128::from(instrument.ask) - i128::from(instrument.bid)), twice);
-                checks.push(Check::new(code::SPREAD, scope.clone(), part_of(wide), part.figure, passed));
-            }
-            if let Some(part) = collar {
-                let (upper, lower) = if order.side == Side::Buy { (price, mid) } else { (mid, price) };
-                let distance = upper.saturating_sub(lower);
-                let passed = fixed::exact(price).is_some_and(|raw| {
-                    let distance = 2 * i128::from(raw) - twice;
-                    part.admits(if order.side == Side::Buy { distance } else { -distance }, twice)
-                });
-                checks.push(Check::new(code::PRICE_COLLAR, scope, part_of(distance), part.figure, passed));
-            }
+            };
+            checks.push(of.origin.sign(check));
+        }
+        for of in &route.limits.spreads {
+            checks.push(of.origin.sign(limits::spread(of.scope.clone(), of.limit.figure, quote.as_ref())));
+        }
+        let mid = quote.map(|quote| quote.mid());
+        for of in &route.limits.collars {
+            let check = limits::price_collar(of.scope.clone(), of.limit.figure, order.side, &order.kind, mid);
+            checks.push(of.origin.sign(check));
         }
         self.checks.append(&mut checks);
     }
@@ -228,26 +205,19 @@ impl Explanation<'_> {
         let unpriced = self.unpriced(account);
         let pnl = account.equity.filter(|_| unpriced.is_none()).map(|e| e.saturating_sub(account.state.deposits));
         let mut checks = Vec::with_capacity(4);
-        for (name, is_set) in [
-            ("daily_loss_max", self.book.limits.daily_loss_max.is_some()),
-            ("drawdown_max", self.book.limits.drawdown_max.is_some()),
-        ] {
-            if !is_set {
-                checks.push(Check::unset(name, scope.clone()));
-            }
-        }
         for loss in &account.losses {
             let code = if loss.is_drawdown { code::DRAWDOWN } else { code::DAILY_LOSS };
-            checks.push(match pnl {
+            let check = match pnl {
                 None => Check::missing(code, scope.clone(), "the equity is not known: see the missing price or rate"),
                 Some(pnl) => {
                     let (lost, of) = loss_of(&account.state, loss, pnl);
                     let limit = loss.limit.at(of);
                     Check::new(code, scope.clone(), lost, limit, lost < limit)
                 }
-            });
+            };
+            checks.push(loss.origin.sign(check));
         }
-        let firm = self.book.accounts.iter().filter(|_| self.book.firm_follows).find_map(|a| self.unpriced(a));
+        let firm = self.book.accounts.iter().filter(|_| self.route().follows_firm).find_map(|a| self.unpriced(a));
         unpriced.into_iter().chain(firm).for_each(|check| self.note_once(check));
         self.checks.append(&mut checks);
     }
@@ -279,29 +249,24 @@ impl Explanation<'_> {
         let (scope, of_account) = (self.of_instrument(), self.of_account());
         let to_hold = |value: Decimal| Scaled::used(value.round_dp(position::PLACES)).ok().map(Scaled::raw);
         let found = converted(self.book, route, order);
-        let held = found.and_then(|(notional, firm)| Some((notional, to_hold(notional)?, to_hold(firm)?)));
-        let Some((notional, hold, hold_firm)) = held else {
+        let held = found.and_then(|(notional, firm)| Some(((notional, firm), to_hold(notional)?, to_hold(firm)?)));
+        let Some((worth, hold, hold_firm)) = held else {
             let check = Check::missing(code::OVERFLOW, of_account, "the order's value is too large to count");
             self.checks.push(check);
             return;
         };
-        let check = match self.book.limits.order_notional_max {
-            Some(max) => Check::at_most(code::ORDER_NOTIONAL, of_account, notional, max),
-            None => Check::unset("order_notional_max", of_account),
-        };
         let countable = self.book.instruments[route.instrument].qty_countable;
         let qty = fixed::up(order.qty.get()).filter(|qty| *qty <= countable);
-        self.checks.push(check);
         match qty {
             Some(qty) => {
-                self.scopes(order, hold, hold_firm, qty);
+                self.scopes(order, worth, hold, hold_firm, qty);
                 self.windows(hold, hold_firm, qty);
             }
             None => self.checks.push(Check::missing(code::POSITION_QTY, scope, "split the order")),
         }
     }
 
-    fn scopes(&mut self, order: &Order, hold: i64, hold_firm: i64, qty: i64) {
+    fn scopes(&mut self, order: &Order, worth: (Decimal, Decimal), hold: i64, hold_firm: i64, qty: i64) {
         let (side, route) = (side_of(order.side), self.route());
         let account = &self.book.accounts[route.account];
         // An order of nothing is refused elsewhere and adds nothing.
@@ -311,8 +276,9 @@ impl Explanation<'_> {
         let firm_equity = self.book.firm_equity.filter(|_| self.now < self.book.firm_stale_from);
         let mut checks = Vec::with_capacity(8);
         for (place, cell) in route.cells.iter().enumerate() {
-            let (money, equity) = if place < ACCOUNT_AT { (hold_firm, firm_equity) } else { (hold, account_equity) };
-            let mut adds = Tally { gross: money, working, order_notional: money, order_qty: qty, ..Tally::default() };
+            let (money, notional, equity) =
+                if place < ACCOUNT_AT { (hold_firm, worth.1, firm_equity) } else { (hold, worth.0, account_equity) };
+            let mut adds = Tally { gross: money, working, order_qty: qty, ..Tally::default() };
             adds.net[side] = money;
             if place == INSTRUMENT_AT || place > ACCOUNT_AT {
                 adds.qty[side] = qty;
@@ -320,7 +286,7 @@ impl Explanation<'_> {
             if place == FIRM || place == ACCOUNT_AT {
                 adds.slots = slot;
             }
-            self.book.cells[*cell].explain(&adds, side, equity, &mut checks);
+            self.book.cells[*cell].explain(&adds, side, notional, equity, &mut checks);
         }
         self.checks.append(&mut checks);
     }
@@ -339,24 +305,21 @@ impl Explanation<'_> {
                 RateOf::Messages => (code::MESSAGE_RATE, 0),
             };
             let (value, limit) = (Decimal::new(with, places), Decimal::new(rate.window.max, places));
-            checks.push(Check::at_most(code, rate.name.scope(), value, limit).with_note("in the window"));
+            let check = Check::at_most(code, rate.name.scope(), value, limit).with_note("in the window");
+            checks.push(rate.origin.sign(check));
         }
         self.checks.append(&mut checks);
     }
 
     fn memory(&mut self, order: &Order) {
         let route = self.route();
-        let Some(window) = route.limits.duplicates else { return };
         let raw = (fixed::exact(order.qty.get()), fixed::exact(order.kind.price().get()));
         let (Some(qty), Some(price)) = raw else { return };
         let at = u32::try_from(self.at).unwrap_or(u32::MAX);
         let like = Likeness { route: at, is_buy: order.side == Side::Buy, qty, price };
-        let alike = match self.book.recent.look(&like, self.now) {
-            Seen::Yes => Decimal::ONE,
-            Seen::No(_) | Seen::Full => Decimal::ZERO,
-        };
-        let check = Check::at_most(code::DUPLICATE_ORDER, self.of_instrument(), alike, Decimal::ZERO);
-        let seconds = limits::seconds(window).normalize();
-        self.checks.push(check.with_note(format!("the same order approved within {seconds} s")));
+        let alike = u32::from(self.book.recent.look(&like, self.now) == Seen::Yes);
+        let check = |of: &Of<Duration>| of.origin.sign(limits::duplicates(of.scope.clone(), of.limit, alike));
+        let mut checks: Vec<Check> = route.limits.duplicates.iter().map(check).collect();
+        self.checks.append(&mut checks);
     }
 }

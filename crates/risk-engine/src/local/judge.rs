@@ -64,25 +64,30 @@ fn effect_of(book: &Book, route: &RouteCell, order: &Order, stance: Stance) -> R
     Ok((Effect::Reduce, clipped, true))
 }
 
-/// What the order may be worth at most, in account and in firm currency, and whether one order may be worth that. A buy fills at
-/// its price or lower, a sell may fill as high as the bid.
+/// What an order may be worth at most, in account and in firm currency.
+#[derive(Debug, Clone, Copy)]
+struct Worth {
+    hold: i64,
+    hold_firm: i64,
+    /// At 1e-16.
+    value: u128,
+    value_firm: u128,
+}
+
+/// A buy fills at its price or lower, a sell may fill as high as the bid.
 #[inline]
-fn money(book: &Book, route: &RouteCell, order: &Order, price: i64, qty: i64) -> Option<(i64, i64)> {
+fn worth(book: &Book, route: &RouteCell, order: &Order, price: i64, qty: i64) -> Option<Worth> {
     let instrument = &book.instruments[route.instrument];
     let is_sell = order.side == Side::Sell;
     if route.conversion == Conversion::Same {
-        let worst = if is_sell { price.max(instrument.bid) } else { price };
-        let value = fixed::value(worst, qty);
-        let held = fixed::held(value)?;
-        return (value <= route.notional_max).then_some((held, held));
+        let value = fixed::value(if is_sell { price.max(instrument.bid) } else { price }, qty);
+        let hold = fixed::held(value)?;
+        return Some(Worth { hold, hold_firm: hold, value, value_firm: value });
     }
     let (notional, firm) = converted(book, route, order)?;
     let scaled = |value: Decimal| Scaled::used(value.round_dp(position::PLACES)).ok().map(Scaled::raw);
-    let max = book.limits.order_notional_max?;
-    if notional > max {
-        return None;
-    }
-    Some((scaled(notional)?, scaled(firm)?))
+    let (value, value_firm) = (fixed::product(notional, true)?, fixed::product(firm, true)?);
+    Some(Worth { hold: scaled(notional)?, hold_firm: scaled(firm)?, value, value_firm })
 }
 
 /// The order's worst value in account and in firm currency, exactly.
@@ -127,25 +132,24 @@ pub(super) fn judge(book: &mut Book, at: usize, order: &Order, stance: Stance, n
     let ready = route.opens
         & account.opens
         & (now < account.stale_from)
-        & (now < book.firm_stale_from)
-        & (qty <= route.qty_max)
+        & (!route.follows_firm || now < book.firm_stale_from)
         & (qty <= instrument.qty_countable)
         & instrument.quote.is_some()
         & (instrument.age(now) <= route.age_max);
     if !ready || !within_market(route, instrument.bid, instrument.ask, order.side, price) {
         return Err(Stop::Refused);
     }
-    if route.limits.user_required.is_some() && order.user.is_none() {
+    if !route.limits.user_required.is_empty() && order.user.is_none() {
         return Err(Stop::Refused);
     }
-    let (hold, hold_firm) = money(book, route, order, price, qty).ok_or(Stop::Refused)?;
+    let Worth { hold, hold_firm, value, value_firm } = worth(book, route, order, price, qty).ok_or(Stop::Refused)?;
     let side = side_of(order.side);
     let slot = i64::from(book.pairs[route.pair].is_idle());
     let mut admitted = true;
     for (place, cell) in route.cells.iter().enumerate() {
-        let by = if place < ACCOUNT_AT { hold_firm } else { hold };
+        let (by, value) = if place < ACCOUNT_AT { (hold_firm, value_firm) } else { (hold, value) };
         let slot = if place == FIRM || place == ACCOUNT_AT { slot } else { 0 };
-        admitted &= book.cells[*cell].admits(side, by, qty, slot);
+        admitted &= book.cells[*cell].admits(side, by, value, qty, slot);
     }
     if !admitted {
         return Err(Stop::Refused);
@@ -185,14 +189,11 @@ pub(super) fn rate_add(of: RateOf, is_firms: bool, hold: i64, hold_firm: i64, qt
 #[inline]
 fn within_market(route: &RouteCell, bid: i64, ask: i64, side: Side, price: i64) -> bool {
     let twice = i128::from(bid) + i128::from(ask);
-    if let Some(part) = &route.limits.spread
-        && !part.admits(2 * (i128::from(ask) - i128::from(bid)), twice)
-    {
-        return false;
-    }
-    let Some(part) = &route.limits.collar else { return true };
+    let wide = 2 * (i128::from(ask) - i128::from(bid));
     let distance = 2 * i128::from(price) - twice;
-    part.admits(if side == Side::Buy { distance } else { -distance }, twice)
+    let distance = if side == Side::Buy { distance } else { -distance };
+    route.limits.spreads.iter().all(|of| of.limit.admits(wide, twice))
+        && route.limits.collars.iter().all(|of| of.limit.admits(distance, twice))
 }
 
 /// Takes what a passed order holds from every scope. None if no more orders may work; then nothing was taken.

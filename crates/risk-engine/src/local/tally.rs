@@ -2,13 +2,9 @@
 
 use infra_types::{AccountId, Decimal, GroupId, InstrumentId, InstrumentSpec, Scaled, Scope, StrategyId, Venue};
 
-use crate::{
-    config::LimitValue,
-    decision::{Check, code},
-    rules::Coverage,
-};
+use crate::{config::LimitValue, decision::Check, rules::Coverage};
 
-use super::fixed;
+use super::{compile::Origin, fixed};
 
 /// The largest counter of quantities: eight of them still fit.
 const QTY_MAX: i64 = i64::MAX / 8;
@@ -71,8 +67,6 @@ pub(super) struct Tally {
     /// Of the firm and of accounts only.
     pub(super) slots: i64,
     /// Of one order; as a bound only.
-    pub(super) order_notional: i64,
-    /// Of one order; as a bound only.
     pub(super) order_qty: i64,
 }
 
@@ -84,7 +78,6 @@ impl Tally {
         qty: [QTY_MAX; 2],
         working: Scaled::MAX,
         slots: Scaled::MAX,
-        order_notional: Scaled::MAX,
         order_qty: QTY_MAX,
     };
 
@@ -97,9 +90,8 @@ impl Tally {
             Metric::ShortQty => self.qty[1],
             Metric::WorkingOrders => self.working,
             Metric::Slots => self.slots,
-            Metric::OrderNotional => self.order_notional,
             Metric::OrderQty => self.order_qty,
-            Metric::Reducing => 0,
+            Metric::Reducing | Metric::OrderNotional => 0,
         }
     }
 
@@ -112,9 +104,8 @@ impl Tally {
             Metric::ShortQty => &mut self.qty[1],
             Metric::WorkingOrders => &mut self.working,
             Metric::Slots => &mut self.slots,
-            Metric::OrderNotional => &mut self.order_notional,
             Metric::OrderQty => &mut self.order_qty,
-            Metric::Reducing => return None,
+            Metric::Reducing | Metric::OrderNotional => return None,
         })
     }
 
@@ -203,6 +194,7 @@ pub(super) struct Bound {
     pub(super) metric: Metric,
     pub(super) code: &'static str,
     pub(super) most: Most,
+    pub(super) origin: Origin,
 }
 
 impl Bound {
@@ -242,13 +234,15 @@ pub(super) struct Cell {
     pub(super) used: Tally,
     /// The tightest bound of each counter.
     pub(super) max: Tally,
+    /// The most that one order may be worth, at 1e-16.
+    value_max: u128,
     pub(super) bounds: Vec<Bound>,
     pub(super) name: Name,
 }
 
 impl Cell {
     pub(super) fn new(name: Name, bounds: Vec<Bound>) -> Self {
-        let mut cell = Self { used: Tally::default(), max: Tally::UNBOUNDED, bounds, name };
+        let mut cell = Self { used: Tally::default(), max: Tally::UNBOUNDED, value_max: u128::MAX, bounds, name };
         cell.rebound(None);
         cell
     }
@@ -259,12 +253,17 @@ impl Cell {
 
     /// Reckons the bounds anew.
     pub(super) fn rebound(&mut self, equity: Option<Decimal>) {
-        self.max = Tally::UNBOUNDED;
+        (self.max, self.value_max) = (Tally::UNBOUNDED, u128::MAX);
         if self.name == Name::NoGroup {
             // What no limit covers must not fill up either.
             self.max = Tally { gross: i64::MAX, net: [i64::MAX; 2], ..Tally::UNBOUNDED };
         }
         for bound in &self.bounds {
+            if bound.metric == Metric::OrderNotional {
+                // A limit that does not fit is more than any order.
+                let max = bound.limit(equity).map_or(0, |limit| fixed::product(limit, false).unwrap_or(u128::MAX));
+                self.value_max = self.value_max.min(max);
+            }
             let max = bound.max(equity);
             if let Some(tightest) = self.max.get_mut(bound.metric) {
                 *tightest = max.min(*tightest);
@@ -274,19 +273,26 @@ impl Cell {
 
     /// Whether an order that adds this stays within every bound. `side` is 0 for a buy, 1 for a sell.
     #[inline]
-    pub(super) fn admits(&self, side: usize, hold: i64, qty: i64, slot: i64) -> bool {
+    pub(super) fn admits(&self, side: usize, hold: i64, value: u128, qty: i64, slot: i64) -> bool {
         let (used, max) = (&self.used, &self.max);
         (used.gross + hold <= max.gross)
             & (used.net[side] + hold <= max.net[side])
             & (used.qty[side] + qty <= max.qty[side])
             & (used.working < max.working)
-            & (hold <= max.order_notional)
+            & (value <= self.value_max)
             & (qty <= max.order_qty)
             & (slot == 0 || used.slots + slot <= max.slots)
     }
 
-    /// The same, told limit by limit.
-    pub(super) fn explain(&self, adds: &Tally, side: usize, equity: Option<Decimal>, checks: &mut Vec<Check>) {
+    /// The same, told limit by limit. `notional` is the order's value in the scope's currency.
+    pub(super) fn explain(
+        &self,
+        adds: &Tally,
+        side: usize,
+        notional: Decimal,
+        equity: Option<Decimal>,
+        checks: &mut Vec<Check>,
+    ) {
         for bound in &self.bounds {
             let concerns = match bound.metric {
                 Metric::NetLong | Metric::LongQty => side == 0,
@@ -297,23 +303,18 @@ impl Cell {
                 continue;
             }
             let (add, scope) = (adds.get(bound.metric), self.name.scope());
-            checks.push(match bound.limit(equity) {
+            let check = match bound.limit(equity) {
                 None => Check::missing(bound.code, scope, "the equity is not known: see the missing price or rate"),
+                Some(limit) if bound.metric == Metric::OrderNotional => {
+                    Check::at_most(bound.code, scope, notional, limit)
+                }
                 Some(limit) => {
                     let with = self.used.get(bound.metric).saturating_add(add);
                     let passed = add == 0 || with <= bound.max(equity);
                     Check::new(bound.code, scope, bound.metric.figure(with), limit, passed)
                 }
-            });
+            };
+            checks.push(bound.origin.sign(check));
         }
-    }
-}
-
-/// The stable code of a limit on gross exposure.
-pub(super) fn gross_code(name: &Name) -> &'static str {
-    match name {
-        Name::Account(_) => code::EXPOSURE_ACCOUNT,
-        Name::Position(..) => code::POSITION_NOTIONAL,
-        _ => code::EXPOSURE_FIRM,
     }
 }

@@ -10,7 +10,11 @@ use infra_types::{
 };
 
 use super::*;
-use crate::{config::LimitValue, engine::RiskEngine};
+use crate::{
+    config::LimitValue,
+    engine::RiskEngine,
+    rules::{Limit, Mode, Rule, ScopeKind},
+};
 
 pub(super) fn dec(text: &str) -> Decimal {
     text.parse().unwrap()
@@ -64,6 +68,10 @@ pub(super) fn limits() -> RiskLimits {
     }
 }
 
+pub(super) fn rule(id: &str, covers: Coverage, limit: Limit) -> Rule {
+    Rule { id: id.into(), covers, limit, warn_at: None, mode: Mode::Enforce }
+}
+
 /// A ledger and the shared engine over the same clock; both know the same.
 pub(super) struct World {
     pub(super) clock: ManualClock,
@@ -75,10 +83,8 @@ impl World {
     pub(super) async fn new(limits: RiskLimits) -> Self {
         let clock = ManualClock::default();
         let store = Arc::new(MemoryStateStore::new(Arc::new(clock.clone())));
-        // The engine is told what it knows; rules are the ledger's alone.
-        let shared = RiskLimits { rules: Vec::new(), ..limits.clone() };
-        let engine =
-            RiskEngine::new(store, Namespace::new("ledger").unwrap(), Arc::new(clock.clone()), shared).unwrap();
+        let (namespace, shared) = (Namespace::new("ledger").unwrap(), limits.clone());
+        let engine = RiskEngine::new(store, namespace, Arc::new(clock.clone()), shared).unwrap();
         engine.restore().await.unwrap();
         let local = LocalLedger::new(limits, LocalSizes::default(), Moment::of(&clock)).unwrap();
         let world = Self { clock, local, engine };
