@@ -92,21 +92,21 @@ fn check_and_reserve(c: &mut Criterion) {
         group.bench_function(name, |b| b.iter_custom(&mut peer));
     };
     let (mut local, mut given) = (Local::new(true, true), Local::new(true, false));
-    measure("local", Box::new(move |n| bursts(&mut local, n)));
-    measure("local_time_given", Box::new(move |n| bursts(&mut given, n)));
+    measure("infra", Box::new(move |n| bursts(&mut local, n)));
+    measure("infra_time_given", Box::new(move |n| bursts(&mut given, n)));
     let mut common = Local::new(false, true);
-    measure("local_common_limits", Box::new(move |n| bursts(&mut common, n)));
+    measure("infra_common_limits", Box::new(move |n| bursts(&mut common, n)));
     for (name, policies) in OPENPIT {
         let mut openpit = Openpit::new(*policies);
         measure(name, Box::new(move |n| bursts(&mut openpit, n)));
     }
     let mut floor = Floor::new();
-    measure("floor", Box::new(move |n| bursts(&mut floor, n)));
+    measure("floor_eight_comparisons", Box::new(move |n| bursts(&mut floor, n)));
 
     let rt = runtime();
     let engine = rt.block_on(engine());
     let orders: Vec<_> = (0..ORDERS).map(order).collect();
-    group.bench_function("engine_memory", |b| {
+    group.bench_function("infra_engine_memory", |b| {
         b.iter_custom(|n| {
             rt.block_on(async {
                 let mut took = Duration::ZERO;
@@ -147,10 +147,10 @@ fn latencies() {
     }
     let mut peers: Vec<(&str, Round)> = vec![
         ("clock", timed(Nothing)),
-        ("local", timed(Local::new(true, true))),
-        ("local_time_given", timed(Local::new(true, false))),
-        ("local_common_limits", timed(Local::new(false, true))),
-        ("floor", timed(Floor::new())),
+        ("infra", timed(Local::new(true, true))),
+        ("infra_time_given", timed(Local::new(true, false))),
+        ("infra_common_limits", timed(Local::new(false, true))),
+        ("floor_eight_comparisons", timed(Floor::new())),
     ];
     peers.extend(OPENPIT.iter().map(|(name, policies)| (*name, timed(Openpit::new(*policies)))));
     let beside = peers.iter().position(|(name, _)| *name == "openpit").expect("it takes part");
@@ -172,7 +172,7 @@ fn latencies() {
     println!(
         "\nsingle calls of check and reserve, medians of {ROUNDS} rounds of {CALLS} in turns; the clock's own p50 is taken off"
     );
-    println!("{:<22} {:>9} {:>9} {:>9}   p50 as a part of openpit's in the same round", "", "p50", "p99", "p99.9");
+    println!("{:<24} {:>9} {:>9} {:>9}   p50 as a part of openpit's in the same round", "", "p50", "p99", "p99.9");
     for (which, (name, _)) in peers.iter().enumerate() {
         let net =
             |round: &[[u64; 3]], of: usize| round[which][of].saturating_sub(if which == 0 { 0 } else { round[0][0] });
@@ -180,7 +180,7 @@ fn latencies() {
         let part =
             |round: &Vec<[u64; 3]>| net(round, 0) as f64 / round[beside][0].saturating_sub(round[0][0]).max(1) as f64;
         let [low, median, high] = quartiles(rounds.iter().map(part));
-        println!("{name:<22} {p50:>6} ns {p99:>6} ns {p999:>6} ns   {median:.2} ({low:.2} to {high:.2})");
+        println!("{name:<24} {p50:>6} ns {p99:>6} ns {p999:>6} ns   {median:.2} ({low:.2} to {high:.2})");
     }
 }
 

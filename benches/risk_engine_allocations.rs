@@ -46,12 +46,12 @@ fn of_engine() -> f64 {
 
 fn main() {
     println!("allocations of one check and reserve");
-    let print = |name: &str, count: f64| println!("{name:<22} {count:>6.1}");
-    print("local", of(&mut Local::new(true, true)));
-    print("floor", of(&mut Floor::new()));
+    let print = |name: &str, count: f64| println!("{name:<24} {count:>6.1}");
+    print("infra", of(&mut Local::new(true, true)));
+    print("floor_eight_comparisons", of(&mut Floor::new()));
     print("openpit", of(&mut Openpit::new(Policies::Checks)));
     print("openpit_shared", of(&mut Openpit::new(Policies::ChecksShared)));
     print("openpit_funds", of(&mut Openpit::new(Policies::Funds)));
-    print("engine_memory", of_engine());
+    print("infra_engine_memory", of_engine());
     assert!(of(&mut Local::new(true, false)) == 0.0, "an approval of ours allocates nothing");
 }

@@ -52,6 +52,39 @@ fn ruled() -> RiskLimits {
     RiskLimits { rules: rules.collect(), ..limits() }
 }
 
+/// So wide that counts and windows are what refuses.
+fn throttled() -> RiskLimits {
+    use Coverage::{Each, One};
+    let wide = Some(LimitValue::Amount(Decimal::from(1_000_000)));
+    let secs = Duration::from_secs;
+    let each_kind = [
+        (One(Scope::Firm), Limit::WorkingOrders(6)),
+        (Each(ScopeKind::Account), Limit::WorkingOrders(4)),
+        (Each(ScopeKind::Strategy), Limit::WorkingOrders(5)),
+        (Each(ScopeKind::Position), Limit::WorkingOrders(3)),
+        (Each(ScopeKind::Account), Limit::OpenPositions(2)),
+        (One(Scope::Instrument(instrument(0))), Limit::QtyRate { max: dec("190"), window: secs(5) }),
+        (Each(ScopeKind::Account), Limit::NotionalRate { max: dec("24000"), window: secs(5) }),
+        (One(Scope::Firm), Limit::MessageRate { max: 16, window: secs(2) }),
+        (Each(ScopeKind::Strategy), Limit::MessageRate { max: 11, window: secs(5) }),
+        (Each(ScopeKind::Account), Limit::Duplicates { window: secs(2) }),
+    ];
+    let each_kind = each_kind.into_iter().enumerate();
+    let rules = each_kind.map(|(n, (covers, limit))| rule(&format!("r{n}"), covers, limit)).collect();
+    RiskLimits {
+        rules,
+        exposure_account_max: wide,
+        exposure_firm_max: wide,
+        position_notional_max: wide,
+        daily_loss_max: wide,
+        drawdown_max: wide,
+        open_positions_max: Some(5),
+        mark_age_max: Some(secs(9_000_000)),
+        reference_age_max: Some(secs(9_000_000)),
+        ..limits()
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Action {
     Order {
@@ -375,6 +408,11 @@ proptest! {
     }
 
     #[test]
+    fn counts_and_windows_decide_alike(actions in prop::collection::vec(action(), 1..90)) {
+        block_on(run(throttled(), actions));
+    }
+
+    #[test]
     fn an_unset_limit_refuses_alike(which in 0usize..11, actions in prop::collection::vec(action(), 1..12)) {
         let mut limits = limits();
         match which {
@@ -402,7 +440,7 @@ fn the_runs_reach_the_limits() {
     let (mut approved, mut refused) = (0, BTreeSet::new());
     for turn in 0..48 {
         let actions = prop::collection::vec(action(), 90).new_tree(&mut runner).unwrap().current();
-        let (more, codes) = block_on(run(if turn % 2 == 0 { limits() } else { ruled() }, actions));
+        let (more, codes) = block_on(run([limits, ruled, throttled][turn % 3](), actions));
         approved += more;
         refused.extend(codes);
     }

@@ -1,6 +1,8 @@
 //! One account or two, three instruments, limits that are all set.
 
 mod differential;
+mod rules;
+mod steps;
 
 use std::{sync::Arc, time::Duration};
 
