@@ -63,8 +63,8 @@ fn throttled() -> RiskLimits {
         (Each(ScopeKind::Strategy), Limit::WorkingOrders(5)),
         (Each(ScopeKind::Position), Limit::WorkingOrders(3)),
         (Each(ScopeKind::Account), Limit::OpenPositions(2)),
-        (One(Scope::Instrument(instrument(0))), Limit::QtyRate { max: dec("190"), window: secs(5) }),
-        (Each(ScopeKind::Account), Limit::NotionalRate { max: dec("24000"), window: secs(5) }),
+        (One(Scope::Instrument(instrument(0))), Limit::QtyRate { max: dec("60"), window: secs(5) }),
+        (Each(ScopeKind::Account), Limit::NotionalRate { max: dec("14000"), window: secs(5) }),
         (One(Scope::Firm), Limit::MessageRate { max: 16, window: secs(2) }),
         (Each(ScopeKind::Strategy), Limit::MessageRate { max: 11, window: secs(5) }),
         (Each(ScopeKind::Account), Limit::Duplicates { window: secs(2) }),
@@ -438,8 +438,8 @@ fn the_runs_reach_the_limits() {
     use proptest::{strategy::ValueTree, test_runner::TestRunner};
     let mut runner = TestRunner::deterministic();
     let (mut approved, mut refused) = (0, BTreeSet::new());
-    for turn in 0..48 {
-        let actions = prop::collection::vec(action(), 90).new_tree(&mut runner).unwrap().current();
+    for turn in 0..36 {
+        let actions = prop::collection::vec(action(), 180).new_tree(&mut runner).unwrap().current();
         let (more, codes) = block_on(run([limits, ruled, throttled][turn % 3](), actions));
         approved += more;
         refused.extend(codes);
