@@ -66,9 +66,17 @@ pub(super) struct Pair {
     pub(super) reducing: i64,
     /// How many opening orders work.
     pub(super) opening: i64,
+    /// How much they may fill, buys and sells: on the other side of a position they make it smaller too.
+    pub(super) works: [i64; 2],
 }
 
 impl Pair {
+    /// What an order of this side may take off the position, at 1e-8: less what works against it already.
+    #[inline]
+    pub(super) fn reducible(&self, side: usize) -> i64 {
+        (self.there - self.reducing - self.works[side]).max(0)
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         self.sign == 0 && self.opening == 0
     }
@@ -373,6 +381,7 @@ impl Book {
             there: 0,
             reducing: 0,
             opening: 0,
+            works: [0; 2],
         });
         self.accounts[account].pairs.insert(id, at);
         let equity = self.accounts[account].equity;

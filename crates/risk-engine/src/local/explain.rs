@@ -21,6 +21,15 @@ use super::{
     tally::Tally,
 };
 
+/// What the order may be worth at most, in account and in firm currency, and what it would hold.
+#[derive(Debug, Clone, Copy)]
+struct Worth {
+    notional: Decimal,
+    firm: Decimal,
+    hold: i64,
+    hold_firm: i64,
+}
+
 struct Explanation<'a> {
     book: &'a mut Book,
     at: usize,
@@ -76,7 +85,8 @@ impl Explanation<'_> {
                 Ok((Effect::Open, order.clone()))
             };
         }
-        let working = Decimal::new(pair.reducing, crate::ledger::QTY_PLACES);
+        let working = pair.reducing + pair.works[side_of(order.side)];
+        let working = Decimal::new(working, crate::ledger::QTY_PLACES);
         let reducible = pair.position.qty.abs().saturating_sub(working).max(Decimal::ZERO);
         if order.qty.get() <= reducible {
             return Ok((Effect::Reduce, order.clone()));
@@ -95,8 +105,8 @@ impl Explanation<'_> {
 
     fn reduce(&mut self, order: &Order) {
         let (scope, pair) = (self.of_instrument(), &self.book.pairs[self.route().pair]);
-        let working = Decimal::new(pair.reducing, crate::ledger::QTY_PLACES);
-        let reducible = pair.position.qty.abs().saturating_sub(working);
+        let working = pair.reducing + pair.works[side_of(order.side)];
+        let reducible = pair.position.qty.abs().saturating_sub(Decimal::new(working, crate::ledger::QTY_PLACES));
         self.checks.push(Check::at_most(code::WOULD_FLIP, scope.clone(), order.qty.get(), reducible));
         if fixed::up(order.qty.get()).is_none_or(|qty| qty > Scaled::MAX) {
             let max = Decimal::new(Scaled::MAX, crate::ledger::QTY_PLACES);
@@ -243,30 +253,30 @@ impl Explanation<'_> {
 
     fn counters(&mut self, order: &Order) {
         let route = self.route();
-        if route.conversion == Conversion::Missing {
-            return;
-        }
         let (scope, of_account) = (self.of_instrument(), self.of_account());
         let to_hold = |value: Decimal| Scaled::used(value.round_dp(position::PLACES)).ok().map(Scaled::raw);
+        let is_missing = route.conversion == Conversion::Missing;
         let found = converted(self.book, route, order);
-        let held = found.and_then(|(notional, firm)| Some(((notional, firm), to_hold(notional)?, to_hold(firm)?)));
-        let Some((worth, hold, hold_firm)) = held else {
-            let check = Check::missing(code::OVERFLOW, of_account, "the order's value is too large to count");
-            self.checks.push(check);
-            return;
-        };
+        let worth = found.and_then(|(notional, firm)| {
+            let (hold, hold_firm) = (to_hold(notional)?, to_hold(firm)?);
+            Some(Worth { notional, firm, hold, hold_firm })
+        });
         let countable = self.book.instruments[route.instrument].qty_countable;
         let qty = fixed::up(order.qty.get()).filter(|qty| *qty <= countable);
+        if worth.is_none() && !is_missing {
+            let check = Check::missing(code::OVERFLOW, of_account, "the order's value is too large to count");
+            self.checks.push(check);
+        }
         match qty {
             Some(qty) => {
-                self.scopes(order, worth, hold, hold_firm, qty);
-                self.windows(hold, hold_firm, qty);
+                self.scopes(order, worth, qty);
+                self.windows(worth, qty);
             }
             None => self.checks.push(Check::missing(code::POSITION_QTY, scope, "split the order")),
         }
     }
 
-    fn scopes(&mut self, order: &Order, worth: (Decimal, Decimal), hold: i64, hold_firm: i64, qty: i64) {
+    fn scopes(&mut self, order: &Order, worth: Option<Worth>, qty: i64) {
         let (side, route) = (side_of(order.side), self.route());
         let account = &self.book.accounts[route.account];
         // An order of nothing is refused elsewhere and adds nothing.
@@ -276,8 +286,11 @@ impl Explanation<'_> {
         let firm_equity = self.book.firm_equity.filter(|_| self.now < self.book.firm_stale_from);
         let mut checks = Vec::with_capacity(8);
         for (place, cell) in route.cells.iter().enumerate() {
-            let (money, notional, equity) =
-                if place < ACCOUNT_AT { (hold_firm, worth.1, firm_equity) } else { (hold, worth.0, account_equity) };
+            let (money, notional, equity) = match worth {
+                Some(worth) if place < ACCOUNT_AT => (worth.hold_firm, Some(worth.firm), firm_equity),
+                Some(worth) => (worth.hold, Some(worth.notional), account_equity),
+                None => (0, None, None),
+            };
             let mut adds = Tally { gross: money, working, order_qty: qty, ..Tally::default() };
             adds.net[side] = money;
             if place == INSTRUMENT_AT || place > ACCOUNT_AT {
@@ -291,12 +304,16 @@ impl Explanation<'_> {
         self.checks.append(&mut checks);
     }
 
-    fn windows(&mut self, hold: i64, hold_firm: i64, qty: i64) {
+    fn windows(&mut self, worth: Option<Worth>, qty: i64) {
         let mut checks = Vec::new();
         let (at, now) = (self.at, self.now);
         let Book { routes, windows, .. } = &mut *self.book;
         for window in &routes[at].windows {
             let rate = &mut windows[*window];
+            if rate.of == RateOf::Notional && worth.is_none() {
+                continue;
+            }
+            let (hold, hold_firm) = worth.map_or((0, 0), |worth| (worth.hold, worth.hold_firm));
             let add = rate_add(rate.of, rate.name.is_firms(), hold, hold_firm, qty);
             let with = rate.window.used(now).saturating_add(add);
             let (code, places) = match rate.of {

@@ -50,7 +50,7 @@ fn effect_of(book: &Book, route: &RouteCell, order: &Order, stance: Stance) -> R
         }
         return fixed::exact(order.qty.get()).map(|qty| (Effect::Open, qty, false)).ok_or(Stop::Refused);
     }
-    let reducible = (pair.there - pair.reducing).max(0);
+    let reducible = pair.reducible(side_of(order.side));
     let asked = fixed::up(order.qty.get()).unwrap_or(i64::MAX);
     if asked <= reducible {
         // Off the grid of 1e-8 is off the lot grid too.
@@ -218,6 +218,7 @@ pub(super) fn take(book: &mut Book, at: usize, order: &Order, judged: &Judged, n
     }
     pair.opening += 1;
     let side = side_of(side);
+    pair.works[side] += held.qty;
     for (place, cell) in route.cells.iter().enumerate() {
         let used = &mut book.cells[*cell].used;
         let money = if place < ACCOUNT_AT { held.money_firm } else { held.money };

@@ -76,6 +76,7 @@ fn give_back(book: &mut Book, working: &Working, after: Held) {
     pair.opening -= over;
     let slot = i64::from(pair.is_idle()) - i64::from(was_idle);
     let side = side_of(working.side);
+    pair.works[side] -= was.qty - after.qty;
     for (place, cell) in route.cells.iter().enumerate() {
         let used = &mut book.cells[*cell].used;
         let money = if place < ACCOUNT_AT { was.money_firm - after.money_firm } else { was.money - after.money };

@@ -42,6 +42,10 @@ pub enum Metric {
 }
 
 impl Metric {
+    fn is_money(self) -> bool {
+        matches!(self, Self::Gross | Self::NetLong | Self::NetShort | Self::OrderNotional)
+    }
+
     /// The figure that a raw counter stands for.
     #[must_use]
     pub fn figure(self, raw: i64) -> Decimal {
@@ -284,12 +288,12 @@ impl Cell {
             & (slot == 0 || used.slots + slot <= max.slots)
     }
 
-    /// The same, told limit by limit. `notional` is the order's value in the scope's currency.
+    /// The same, told limit by limit. `notional` is the order's value in the scope's currency; without it money is left out.
     pub(super) fn explain(
         &self,
         adds: &Tally,
         side: usize,
-        notional: Decimal,
+        notional: Option<Decimal>,
         equity: Option<Decimal>,
         checks: &mut Vec<Check>,
     ) {
@@ -299,6 +303,7 @@ impl Cell {
                 Metric::NetShort | Metric::ShortQty => side == 1,
                 _ => true,
             };
+            let concerns = concerns && (notional.is_some() || !bound.metric.is_money());
             if !concerns {
                 continue;
             }
@@ -306,7 +311,7 @@ impl Cell {
             let check = match bound.limit(equity) {
                 None => Check::missing(bound.code, scope, "the equity is not known: see the missing price or rate"),
                 Some(limit) if bound.metric == Metric::OrderNotional => {
-                    Check::at_most(bound.code, scope, notional, limit)
+                    Check::at_most(bound.code, scope, notional.unwrap_or_default(), limit)
                 }
                 Some(limit) => {
                     let with = self.used.get(bound.metric).saturating_add(add);

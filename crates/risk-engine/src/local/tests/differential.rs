@@ -58,14 +58,14 @@ fn throttled() -> RiskLimits {
     let wide = Some(LimitValue::Amount(Decimal::from(1_000_000)));
     let secs = Duration::from_secs;
     let each_kind = [
-        (One(Scope::Firm), Limit::WorkingOrders(6)),
-        (Each(ScopeKind::Account), Limit::WorkingOrders(4)),
-        (Each(ScopeKind::Strategy), Limit::WorkingOrders(5)),
-        (Each(ScopeKind::Position), Limit::WorkingOrders(3)),
+        (One(Scope::Firm), Limit::WorkingOrders(4)),
+        (Each(ScopeKind::Account), Limit::WorkingOrders(3)),
+        (Each(ScopeKind::Strategy), Limit::WorkingOrders(3)),
+        (Each(ScopeKind::Position), Limit::WorkingOrders(2)),
         (Each(ScopeKind::Account), Limit::OpenPositions(2)),
         (One(Scope::Instrument(instrument(0))), Limit::QtyRate { max: dec("60"), window: secs(5) }),
         (Each(ScopeKind::Account), Limit::NotionalRate { max: dec("14000"), window: secs(5) }),
-        (One(Scope::Firm), Limit::MessageRate { max: 16, window: secs(2) }),
+        (One(Scope::Firm), Limit::MessageRate { max: 9, window: secs(2) }),
         (Each(ScopeKind::Strategy), Limit::MessageRate { max: 11, window: secs(5) }),
         (Each(ScopeKind::Account), Limit::Duplicates { window: secs(2) }),
     ];
@@ -261,7 +261,7 @@ impl Run {
                 let at = which % self.live.len();
                 let (number, whole) = (self.live[at].number, self.live[at].order.qty.get());
                 // Up to 130 %: venues fill more than was asked, too.
-                let part = (whole * Decimal::new(i64::from(part), 2)).round_dp(9).max(dec("0.000000001"));
+                let part = (whole * Decimal::new(i64::from(part), 2)).round_dp(8).max(dec("0.00000001"));
                 // Parts of a whole lot the engine counts in its own way, as a whole one.
                 let part = if number == 2 { part.ceil() } else { part };
                 let fee = Money::new(dec("0.013"), ["USD", "EUR", "BTC", "XXX"][fee_in].parse().unwrap());
