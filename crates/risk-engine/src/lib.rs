@@ -61,11 +61,9 @@ pub use guard::{Guard, GuardEvent};
 pub use held::{HeldOrder, HeldState, OrphanCause};
 pub use history::{HistoryRange, HistorySample, PortfolioHistory};
 pub use holder::{HolderConfig, HolderState};
+pub use local::{Add, LocalError, LocalLedger, LocalSettled, LocalSizes, Metric, Moment, Reserved, Route, Ticket};
 pub use market::{Quote, QuoteError, QuotesRefused};
 pub use messages::Message;
-pub use local::{
-    Add, LocalError, LocalLedger, LocalSettled, LocalSizes, Metric, Moment, Reserved, Route, Ticket,
-};
 pub use orphans::Compose;
 pub use overrides::{Enabled, OVERRIDE_LIFE_MAX, Override};
 pub use portfolio::{
