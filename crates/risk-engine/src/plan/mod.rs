@@ -1,13 +1,15 @@
 //! From an order to a decision and the operations that reserve it: pure, from what is in memory.
 
+mod bound;
 mod judge;
 mod ops;
+mod rules;
 
 use infra_state_store::{Delta, When};
 use infra_types::{AccountId, Decimal, InstrumentId, InstrumentSpec, Order, Scaled, Scope, Side};
 
+pub(crate) use self::bound::window_name;
 use self::judge::Judge;
-pub(crate) use self::judge::window_name;
 pub(crate) use self::ops::{Measure, Ops, Role, version_of};
 use crate::{
     account::AccountState,
