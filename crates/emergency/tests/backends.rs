@@ -263,7 +263,8 @@ mod redis {
 
 #[cfg(feature = "postgres")]
 mod postgres {
-    use infra_backends::PostgresConfig;
+    use infra_backends::{Postgres, PostgresConfig};
+    use infra_event_bus::PostgresEventBus;
     use infra_state_store::PostgresStateStore;
     use infra_testkit::PostgresServer;
 
@@ -271,10 +272,29 @@ mod postgres {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn postgres_keeps_the_whole_contract() {
-        let store = || -> Arc<dyn StateStore> {
-            let config = PostgresConfig::from_url(&PostgresServer::shared().url()).unwrap();
-            Arc::new(PostgresStateStore::open(config, SystemClock::shared()).unwrap())
-        };
         whole_contract(store).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn postgres_pushes_through_a_group_of_each_bot() {
+        // A bus has its whole schema's topics.
+        let id = EventId::generate();
+        let schema = format!("e{}", &id.as_str().replace('-', "")[12..]);
+        let bus = || -> Arc<dyn EventBus> {
+            let postgres = Postgres::new(config().with_schema(schema.clone())).unwrap();
+            Arc::new(PostgresEventBus::new(postgres, SystemClock::shared()))
+        };
+        let (one, two) = (bus(), bus());
+        pushed([store(), store()], [Arc::clone(&one), Arc::clone(&two)]).await;
+        one.close().await.unwrap();
+        two.close().await.unwrap();
+    }
+
+    fn config() -> PostgresConfig {
+        PostgresConfig::from_url(&PostgresServer::shared().url()).unwrap()
+    }
+
+    fn store() -> Arc<dyn StateStore> {
+        Arc::new(PostgresStateStore::open(config(), SystemClock::shared()).unwrap())
     }
 }
