@@ -30,11 +30,11 @@ impl Floor {
     pub(crate) fn new() -> Self {
         Self {
             qty_max: 10_000_000,
-            notional_max: 5_000_00000,
+            notional_max: 500_000_000,
             price_max: 9_000_000,
             price_min: 8_000_000,
             long_max: 100_000_000,
-            gross_max: 1_000_000_00000,
+            gross_max: 100_000_000_000,
             working_max: 10_000,
             loss_max: 500_000,
             long: 0,

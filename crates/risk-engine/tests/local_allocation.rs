@@ -1,4 +1,5 @@
 //! An approval of the ledger in the process allocates nothing, whichever rules are set, and neither does its end.
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 use std::{sync::Arc, time::Duration};
 

@@ -13,10 +13,11 @@ use crate::{
 };
 
 use super::{
-    book::{ACCOUNT_AT, Account, Book, Conversion, FIRM, INSTRUMENT_AT, RouteCell, loss_of},
+    book::{ACCOUNT_AT, Account, Book, Conversion, FIRM, INSTRUMENT_AT, RouteCell},
     compile::{Of, RateOf},
     fixed,
     judge::{converted, rate_add, side_of},
+    marks::loss_of,
     recent::{Likeness, Seen},
     tally::Tally,
 };

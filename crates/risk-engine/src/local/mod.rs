@@ -6,6 +6,7 @@ mod error;
 mod explain;
 mod fixed;
 mod judge;
+mod marks;
 mod orders;
 mod recent;
 mod settle;
