@@ -16,6 +16,7 @@ use crate::{
     ledger,
     plan::{Ops, Role},
     reservation::{Approval, Effect, Outcome, Reservation, Settled},
+    risk_events::{RiskEvent, RiskEventKind},
 };
 
 /// An approved order that is not over.
@@ -72,6 +73,22 @@ impl HeldOrder {
     #[must_use]
     pub fn is_orphaned(&self) -> bool {
         matches!(self.state, HeldState::Orphaned { .. })
+    }
+
+    /// What there is to tell of an order that became orphaned, or was taken over.
+    #[must_use]
+    pub fn event(&self, at: Timestamp) -> RiskEvent {
+        let (kind, code) = match self.state {
+            HeldState::Held => (RiskEventKind::Adopted, "adopted"),
+            HeldState::Orphaned { why: OrphanCause::HolderGone, .. } => (RiskEventKind::Orphaned, "holder_gone"),
+            HeldState::Orphaned { why: OrphanCause::OutcomeUnknown, .. } => {
+                (RiskEventKind::Orphaned, "outcome_unknown")
+            }
+        };
+        let scope = Scope::Account(self.order.account.clone());
+        let note = format!("held by {} since {}, {} filled", self.holder, self.since, self.filled);
+        let event = RiskEvent::new(at, kind, scope, code).about(&self.order).with_note(note);
+        RiskEvent { value: Some(self.reservation.held()), ..event }
     }
 
     pub(crate) fn key(&self) -> Result<Key, StoreError> {

@@ -11,6 +11,7 @@ use crate::{
     held::{HeldOrder, HeldState, OrphanCause, Stored},
     holder::Holder,
     ledger,
+    risk_events::RiskEvents,
 };
 
 /// How many orders become orphaned in one batch.
@@ -23,7 +24,7 @@ pub type Compose<'a> = &'a (dyn Fn(&HeldOrder) -> Vec<Op> + Send + Sync);
 
 impl RiskEngine {
     /// Finds the held orders whose holder is gone (its lease ran out, or its name has a new holder) and marks them as orphaned; answers
-    /// those that this call marked. They go on counting. Of several engines that sweep at once, one marks each order.
+    /// those that this call marked, each with a [`RiskEvent`](crate::RiskEvent) in the same batch. They go on counting. Of several engines that sweep at once, one marks each order.
     ///
     /// A name whose lease ran out is retired first: whoever had it, should he only have slept, approves nothing more. What a living
     /// holder holds is never touched.
@@ -94,12 +95,17 @@ impl RiskEngine {
         compose: Compose<'_>,
         marked: &mut Vec<HeldOrder>,
     ) -> Result<(), RiskError> {
-        let state = HeldState::Orphaned { at: self.now().wall, why: OrphanCause::HolderGone };
+        let now = self.now().wall;
+        let state = HeldState::Orphaned { at: now, why: OrphanCause::HolderGone };
+        let events = RiskEvents::new(self.store.clone(), self.namespace.clone())?;
         while !orders.is_empty() {
             let next: Vec<_> = orders.iter().map(|(held, _)| HeldOrder { state, ..held.clone() }).collect();
             let mut batch = Batch::new(self.namespace.clone());
             for (held, (_, version)) in next.iter().zip(&orders) {
                 batch.ops.push(held.set(When::Version(*version))?);
+            }
+            for held in &next {
+                batch.ops.push(events.op(&held.event(now))?);
             }
             batch.extend(next.iter().flat_map(compose));
             match self.store.apply(batch).await {
@@ -109,7 +115,7 @@ impl RiskEngine {
                 }
                 // Settled, adopted or marked in between: not ours.
                 Err(StoreError::Mismatch { index, .. }) if index < orders.len() => drop(orders.remove(index)),
-                Err(source) => return Err(at_caller(source, orders.len())),
+                Err(source) => return Err(at_caller(source, 2 * orders.len())),
             }
         }
         Ok(())
@@ -125,7 +131,7 @@ impl RiskEngine {
     /// It may be marked or not; call again.
     pub async fn mark_unknown(&self, account: &AccountId, order: &OrderId) -> Result<HeldOrder, RiskError> {
         let state = HeldState::Orphaned { at: self.now().wall, why: OrphanCause::OutcomeUnknown };
-        self.rewrite(account, order, Vec::new(), |held| {
+        self.rewrite(account, order, &[], |held| {
             Ok(if held.is_orphaned() { None } else { Some(HeldOrder { state, ..held.clone() }) })
         })
         .await
@@ -142,9 +148,9 @@ impl RiskEngine {
     pub async fn adopt(&self, account: &AccountId, order: &OrderId) -> Result<HeldOrder, RiskError> {
         let holder = self.holder()?;
         let fence = holder.fence()?;
-        let check = Op::CheckFence { key: holder.lease.clone(), fence };
+        let check = [Op::CheckFence { key: holder.lease.clone(), fence }];
         let name = &holder.config.name;
-        let adopted = self.rewrite(account, order, vec![check], |held| {
+        let adopted = self.rewrite(account, order, &check, |held| {
             if held.is_orphaned() {
                 Ok(Some(HeldOrder { state: HeldState::Held, holder: name.clone(), fence, ..held.clone() }))
             } else if held.holder == *name && held.fence == fence {
@@ -177,15 +183,16 @@ impl RiskEngine {
         &self,
         account: &AccountId,
         order: &OrderId,
-        more: Vec<Op>,
+        more: &[Op],
         change: impl Fn(&HeldOrder) -> Result<Option<HeldOrder>, RiskError>,
     ) -> Result<HeldOrder, RiskError> {
         for _ in 0..TRIES {
             let stored = self.stored_held(account, order).await?;
             let (held, version) = stored.ok_or_else(|| RiskError::NotHeld(order.clone()))?;
             let Some(next) = change(&held)? else { return Ok(held) };
+            let event = RiskEvents::new(self.store.clone(), self.namespace.clone())?.op(&next.event(self.now().wall))?;
             let mut batch = Batch::new(self.namespace.clone()).with(next.set(When::Version(version))?);
-            batch.extend(more.iter().cloned());
+            batch.extend(more.iter().cloned().chain([event]));
             match self.store.apply(batch).await {
                 Ok(_) => return Ok(next),
                 Err(StoreError::Mismatch { index: 0, .. }) => {}

@@ -2,10 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use infra_types::{BotId, Currency, Decimal, Fill, InstrumentId, OrderId, Timestamp};
+use infra_types::{AccountId, BotId, Currency, Decimal, Fill, InstrumentId, OrderId, Scope, Timestamp};
 use serde::{Deserialize, Serialize};
 
-use crate::{held::HeldState, position::Position, reservation::Settled};
+use crate::{
+    held::HeldState,
+    position::Position,
+    reservation::Settled,
+    risk_events::{RiskEvent, RiskEventKind},
+};
 
 /// What a venue says of one account. Whatever it does not mention is not judged, but for open orders, of which it names all.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,6 +149,46 @@ pub enum Difference {
         /// The venue's.
         venue: Decimal,
     },
+}
+
+impl Difference {
+    /// A stable name for what differs.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Position { .. } => "position_differs",
+            Self::UnknownToUs { .. } => "unknown_to_us",
+            Self::UnknownToVenue { .. } => "unknown_to_venue",
+            Self::AnotherInstrument { .. } => "another_instrument",
+            Self::FilledMore { .. } => "filled_more",
+            Self::FilledLess { .. } => "filled_less",
+            Self::FillsDiffer { .. } => "fills_differ",
+            Self::Fee { .. } => "fee_differs",
+            Self::NotEnded { .. } => "not_ended",
+            Self::Balance { .. } => "balance_differs",
+        }
+    }
+
+    /// What there is to tell of it; the whole difference is its note.
+    #[must_use]
+    pub fn event(&self, at: Timestamp, account: &AccountId) -> RiskEvent {
+        let scope = Scope::Account(account.clone());
+        let mut event = RiskEvent::new(at, RiskEventKind::ReconciledDifference, scope, self.code());
+        event.account = Some(account.clone());
+        match self {
+            Self::Position { instrument, .. } => event.instrument = Some(instrument.clone()),
+            Self::UnknownToUs { order, .. }
+            | Self::UnknownToVenue { order }
+            | Self::AnotherInstrument { order, .. }
+            | Self::FilledMore { order, .. }
+            | Self::FilledLess { order, .. }
+            | Self::FillsDiffer { order, .. }
+            | Self::Fee { order, .. }
+            | Self::NotEnded { order, .. } => event.order = Some(order.clone()),
+            Self::Balance { .. } => {}
+        }
+        event.with_note(serde_json::to_string(self).unwrap_or_default())
+    }
 }
 
 /// What reconciliation did and what it left.

@@ -2,10 +2,20 @@
 
 use std::sync::Arc;
 
-use infra_risk_engine::{HeldState, OrphanCause, Outcome, RiskError};
+use infra_risk_engine::{HeldState, OrphanCause, Outcome, RiskError, RiskEvent, RiskEventKind};
 use infra_state_store::{Key, Op};
 
 use crate::support::*;
+
+/// What was told, oldest first.
+async fn events(world: &World) -> Vec<RiskEvent> {
+    let space = infra_types::Namespace::new("ledger").unwrap();
+    let events = infra_risk_engine::RiskEvents::new(world.store.clone(), space).unwrap();
+    let filter = infra_risk_engine::RiskEventFilter { limit: 1_000, ..Default::default() };
+    let mut page = events.query(&filter).await.unwrap();
+    page.events.reverse();
+    page.events
+}
 
 #[tokio::test]
 async fn of_dead_holders_every_order_is_marked_once_and_counts_and_the_living_are_left_alone() {
@@ -26,6 +36,11 @@ async fn of_dead_holders_every_order_is_marked_once_and_counts_and_the_living_ar
     assert_eq!(exposure(&alive).await, dec("4000"));
     assert_eq!(alive.sweep_orphans().await.unwrap(), vec![]);
     assert_eq!(alive.orphans().await.unwrap(), orphaned);
+    let told = events(&world).await;
+    assert_eq!(told.iter().map(|event| event.order.clone().unwrap()).collect::<Vec<_>>(), {
+        orphaned.iter().map(|held| held.order.id.clone()).collect::<Vec<_>>()
+    });
+    assert!(told.iter().all(|event| (event.kind, event.code.as_str()) == (RiskEventKind::Orphaned, "holder_gone")));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -91,6 +106,8 @@ async fn an_order_whose_outcome_nobody_knows_is_an_orphan_until_it_is_adopted_or
     let taken = two.adopt(&account(), &id("a")).await.unwrap();
     assert_eq!((taken.holder.as_str(), taken.fence, taken.state), ("two", 1, HeldState::Held));
     assert_eq!(two.adopt(&account(), &id("a")).await.unwrap(), taken);
+    let told: Vec<_> = events(&world).await.into_iter().map(|event| event.code).collect();
+    assert_eq!(told, ["outcome_unknown", "adopted"], "what changes nothing tells nothing");
     for (engine, order) in [(&one, "a"), (&two, "b")] {
         let error = engine.adopt(&account(), &id(order)).await.unwrap_err();
         assert!(matches!(error, RiskError::NotOrphaned { .. }), "{error:?}");
