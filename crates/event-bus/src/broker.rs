@@ -1,11 +1,19 @@
 //! What a backend must do: keep events, and lend them out in order. Retry, dead-letter rules, dispatch, timeouts and
 //! metrics are in [`crate::Bus`] once for all.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 use infra_types::{Envelope, EventId, Health, Timestamp};
+use tokio::sync::mpsc;
 
 use crate::{BusError, BusInfo, DeadLetter, DelayPlace, DelayedEvent, GroupStatus, Pattern, StartFrom};
 
@@ -217,6 +225,81 @@ pub struct Settled {
     pub evicted: u64,
 }
 
+/// A step of a consumer: ends what it has handled and claims what comes next.
+#[derive(Debug)]
+pub struct Turn {
+    /// Claims to end, all of the group and the incarnation that `claim` names.
+    pub ends: Vec<Settle>,
+    /// What is asked for, once they have ended.
+    pub claim: Claim,
+    /// If nothing is there: that what comes may be lent without being asked for again.
+    pub waits: Option<Waits>,
+}
+
+/// What a [`Turn`] did.
+#[derive(Debug)]
+pub struct Turned {
+    /// Of the claims to end.
+    pub settled: Settled,
+    /// What was lent. If only this failed, the claims have ended all the same.
+    pub claims: Result<Claims, BusError>,
+    /// Nothing was there, and what comes may be handed over until the next step of this consumer.
+    pub is_waiting: bool,
+}
+
+/// A consumer's word that it waits. A store that takes it lends what is appended next to it in the very step that appends, and hands it over: one
+/// hand-over at most for each word.
+#[derive(Debug, Clone)]
+pub struct Waits {
+    /// How long the word holds. A quarter of the lease at most.
+    pub patience: Duration,
+    /// Whom to give it to.
+    pub to: HandOver,
+}
+
+/// The consumer's end of a hand-over.
+#[derive(Debug, Clone)]
+pub struct HandOver {
+    to: mpsc::UnboundedSender<Claims>,
+    through: Arc<AtomicU64>,
+}
+
+impl HandOver {
+    /// A way to a consumer. It takes as many as were promised: one for each word.
+    #[must_use]
+    pub fn new() -> (Self, mpsc::UnboundedReceiver<Claims>) {
+        let (to, take) = mpsc::unbounded_channel();
+        (Self { to, through: Arc::default() }, take)
+    }
+
+    /// Hands over what was lent: the oldest events of the group that were not done with, without a hole.
+    ///
+    /// # Errors
+    /// Gives it back if the consumer is gone.
+    pub fn give(&self, claims: Claims) -> Result<(), Claims> {
+        let last = claims.events.last().map_or(0, |event| event.seq);
+        self.to.send(claims).map_err(|back| back.0)?;
+        self.reached(last);
+        Ok(())
+    }
+
+    /// The consumer has what there was up to this place, or will look for the rest as soon as it has room.
+    pub(crate) fn reached(&self, place: Seq) {
+        self.through.fetch_max(place, Relaxed);
+    }
+
+    /// Up to which place nobody needs to tell the consumer that something has come.
+    pub(crate) fn through(&self) -> Seq {
+        self.through.load(Relaxed)
+    }
+
+    /// Whether nobody is there to take anything.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.to.is_closed()
+    }
+}
+
 /// How far a group is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
@@ -301,6 +384,26 @@ pub trait Broker: Send + Sync + fmt::Debug + 'static {
         now: Timestamp,
         ends: Vec<Settle>,
     ) -> Result<Settled, BusError>;
+
+    /// Ends claims, then claims: as [`settle`](Self::settle) and [`claim`](Self::claim) would, and in one step where the store can. It may take the
+    /// consumer's word that it waits.
+    async fn turn(&self, turn: Turn) -> Result<Turned, BusError> {
+        let Turn { ends, claim, .. } = turn;
+        let settled = if ends.is_empty() {
+            Settled::default()
+        } else {
+            self.settle(&claim.group, &claim.incarnation, claim.now, ends).await?
+        };
+        Ok(Turned { settled, claims: self.claim(claim).await, is_waiting: false })
+    }
+
+    /// Nothing is handed over to the consumer from now on, until its next [`turn`](Self::turn), which also gets what was on its way.
+    fn recall(&self, _incarnation: &str) {}
+
+    /// Takes a consumer's word back: from now on nothing is handed over to it, and what was on its way is free again.
+    async fn withdraw(&self, _group: &str, _incarnation: &str) -> Result<(), BusError> {
+        Ok(())
+    }
 
     /// Prolongs claims (event and attempt) that are still this incarnation's.
     async fn extend(

@@ -21,6 +21,14 @@ pub(crate) struct LostClaims {
 }
 
 impl LostClaims {
+    /// Of the claim with this number nobody knows what it got.
+    pub(crate) fn note(&self, incarnation: &Arc<str>, number: u64) {
+        let mut lost = self.lost.lock();
+        if lost.len() < LOST_MAX {
+            lost.push((incarnation.clone(), number));
+        }
+    }
+
     /// A claim that is about to be asked for.
     pub(crate) fn begin(&self, incarnation: &Arc<str>) -> Asked<'_> {
         let lost = self.lost.lock().iter().filter(|lost| lost.0 == *incarnation).map(|lost| lost.1).collect();
@@ -54,9 +62,8 @@ impl Asked<'_> {
 
 impl Drop for Asked<'_> {
     fn drop(&mut self) {
-        let mut lost = self.claims.lost.lock();
-        if !self.is_answered && lost.len() < LOST_MAX {
-            lost.push((self.incarnation.clone(), self.number));
+        if !self.is_answered {
+            self.claims.note(&self.incarnation, self.number);
         }
     }
 }

@@ -3,11 +3,14 @@
 //! Each step of a broker is one script and so one round trip. How keys are laid out: `redis/keys.rs`.
 
 mod append;
+mod hand;
 mod keys;
 mod lend;
 mod live;
 mod post;
+mod records;
 mod scripts;
+mod waits;
 mod wire;
 
 use std::{
@@ -24,13 +27,13 @@ use infra_types::{Clock, ErrorKind, EventId, Health, HealthStatus, Timestamp};
 use parking_lot::RwLock;
 use redis::{Cmd, Value as Reply};
 
-use self::{append::Groups, live::Live, post::Post};
+use self::{append::Groups, live::Live, post::Post, records::Records, waits::Waiters};
 use crate::{
     Bus, BusConfig, BusError, BusInfo, DeadLetter, DelayPlace, DelayedEvent, GroupStatus, Limits, StartFrom,
     TimeSource,
     broker::{
         Append, Appended, Broker, Claim, Claims, GroupNames, GroupSpec, Listener, PAGE_MAX, Page, Progress, Record,
-        Seq, Settle, Settled,
+        Seq, Settle, Settled, Turn, Turned,
     },
     lost_claims::LostClaims,
 };
@@ -66,7 +69,10 @@ impl RedisEventBus {
 /// Keeps events in Redis, in a stream and what belongs to it. Each method is one script; reading dead letters takes one a page.
 ///
 /// An appended event is as safe as the server keeps its writes: see [`BusInfo`] and [`durable`](Self::durable).
-pub struct RedisBroker {
+pub struct RedisBroker(Arc<Store>);
+
+/// What a broker shares with the task that stores single events.
+struct Store {
     redis: Redis,
     /// What all keys begin with.
     base: String,
@@ -75,6 +81,12 @@ pub struct RedisBroker {
     is_durable: bool,
     groups: Latest,
     claims: LostClaims,
+    waiters: Waiters,
+    records: Records,
+    /// This broker, among all: what is handed over to it is told on a channel of this name.
+    program: String,
+    /// Whether this user may tell others what is handed over to them.
+    may_tell: AtomicBool,
     live: Live,
     post: Post,
     /// The newest place that an answer named, and whether a later answer named an older one as newest.
@@ -102,7 +114,7 @@ impl Latest {
 impl fmt::Debug for RedisBroker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut s = f.debug_struct("RedisBroker");
-        s.field("redis", &self.redis).field("base", &self.base).field("time", &self.time).finish_non_exhaustive()
+        s.field("redis", &self.0.redis).field("base", &self.0.base).field("time", &self.0.time).finish_non_exhaustive()
     }
 }
 
@@ -113,7 +125,7 @@ impl RedisBroker {
     /// `Invalid` for a key prefix that holds `{` or `}`.
     pub fn new(redis: Redis, limits: Limits) -> Result<Self, BusError> {
         let base = keys::base(redis.key_prefix(), NAME)?;
-        Ok(Self {
+        Ok(Self(Arc::new(Store {
             live: Live::new(redis.clone(), &base),
             base,
             redis,
@@ -122,43 +134,62 @@ impl RedisBroker {
             is_durable: false,
             groups: Latest::default(),
             claims: LostClaims::default(),
+            waiters: Waiters::default(),
+            records: Records::default(),
+            program: EventId::generate().to_string(),
+            may_tell: AtomicBool::new(false),
             post: Post::default(),
             newest_seen: AtomicU64::new(0),
             has_lost: AtomicBool::new(false),
             was_used: AtomicBool::new(false),
             is_checked: AtomicBool::new(false),
-        })
+        })))
+    }
+
+    /// Before anybody else has it.
+    fn change(mut self, how: impl FnOnce(&mut Store)) -> Self {
+        if let Some(store) = Arc::get_mut(&mut self.0) {
+            how(store);
+        }
+        self
     }
 
     /// Names the bus: those of one name share their events, and each name is one slot of a Cluster.
     ///
     /// # Errors
     /// `Invalid` unless it is 1 to 64 printable characters without `{` and `}`.
-    pub fn with_name(mut self, name: &str) -> Result<Self, BusError> {
-        self.base = keys::base(self.redis.key_prefix(), name)?;
-        self.live = Live::new(self.redis.clone(), &self.base);
-        Ok(self)
+    pub fn with_name(self, name: &str) -> Result<Self, BusError> {
+        let base = keys::base(self.0.redis.key_prefix(), name)?;
+        Ok(self.change(|store| {
+            store.live = Live::new(store.redis.clone(), &base);
+            store.base = base;
+        }))
     }
 
     /// Sets whose clock counts.
     #[must_use]
-    pub fn with_time_source(mut self, time: TimeSource) -> Self {
-        self.time = time;
-        self
+    pub fn with_time_source(self, time: TimeSource) -> Self {
+        self.change(|store| store.time = time)
     }
 
     /// Refuses to lose an answered publish: a server without `appendonly yes` and `appendfsync always` is refused, and so is everything
     /// after another server (or the same after a restart) took over, until [`acknowledge_failover`](Self::acknowledge_failover).
     #[must_use]
     pub fn durable(self) -> Self {
-        Self { redis: self.redis.guarded(), is_durable: true, ..self }
+        self.change(|store| {
+            store.redis = store.redis.guarded();
+            store.is_durable = true;
+        })
     }
 
     /// Lets a [durable](Self::durable) store go on after a failover: call it when it was compared with the truth elsewhere.
     pub fn acknowledge_failover(&self) {
-        self.redis.accept_failover();
+        self.0.redis.accept_failover();
     }
 
+}
+
+impl Store {
     async fn ready(&self) -> Result<(), BusError> {
         self.was_used.store(true, Ordering::Relaxed);
         if !self.is_checked.load(Ordering::Acquire) {
@@ -178,6 +209,7 @@ impl RedisBroker {
                 let reason = format!("{} on keys {}*", wire::text(rest.next())?, self.base);
                 return Err(BackendError::Denied { reason }.into());
             }
+            self.may_tell.store(wire::int(rest.next())? == 1, Ordering::Relaxed);
             self.is_checked.store(true, Ordering::Release);
         }
         let fsync = self.fsync();
@@ -291,19 +323,19 @@ impl Broker for RedisBroker {
         BusInfo {
             backend: "redis",
             survives_process: true,
-            survives_power_cut: self.fsync() == Some(Fsync::Always) && !self.redis.may_fail_over(),
+            survives_power_cut: self.0.fsync() == Some(Fsync::Always) && !self.0.redis.may_fail_over(),
             shared_between_processes: true,
             live_between_processes: true,
-            limits: self.limits,
+            limits: self.0.limits,
         }
     }
 
     async fn append(&self, events: Vec<Append>) -> Vec<Result<Appended, BusError>> {
-        if events.len() > TOGETHER_MAX { self.append_all(&events).await } else { self.append_together(events).await }
+        if events.len() > TOGETHER_MAX { self.0.append_all(&events).await } else { self.0.append_together(events).await }
     }
 
     async fn delay(&self, event: Append, until: Timestamp, now: Timestamp) -> Result<Appended, BusError> {
-        self.keep_back(&event, until, now).await
+        self.0.keep_back(&event, until, now).await
     }
 
     async fn open_group(&self, spec: GroupSpec) -> Result<(), BusError> {
@@ -312,16 +344,16 @@ impl Broker for RedisBroker {
             StartFrom::Earliest => "earliest",
         };
         let args = |call: &mut Cmd| _ = call.arg(spec.pattern.as_str()).arg(from);
-        self.ready().await?;
-        self.clean().await?;
+        self.0.ready().await?;
+        self.0.clean().await?;
         let (word, mut rest) = loop {
-            let (word, rest) = self.on_group(&scripts::OPEN, Access::Write, &spec.name, args).await?;
+            let (word, rest) = self.0.on_group(&scripts::OPEN, Access::Write, &spec.name, args).await?;
             if word != "more" {
                 break (word, rest);
             }
         };
         if word != "there" {
-            return self.expect_ok(&word, &spec.name);
+            return self.0.expect_ok(&word, &spec.name);
         }
         let (stored, asked) = (wire::text(rest.next())?, spec.pattern.to_string());
         if stored == asked {
@@ -331,24 +363,36 @@ impl Broker for RedisBroker {
     }
 
     async fn remove_group(&self, group: &str) -> Result<bool, BusError> {
-        let (word, _) = self.on_group(&scripts::REMOVE, Access::Write, group, |_| {}).await?;
+        let (word, _) = self.0.on_group(&scripts::REMOVE, Access::Write, group, |_| {}).await?;
         let was_there = word != "nogroup";
         if was_there {
-            self.expect_ok(&word, group)?;
+            self.0.expect_ok(&word, group)?;
         }
-        self.clean().await?;
+        self.0.clean().await?;
         Ok(was_there)
     }
 
     async fn take_over(&self, group: &str, consumer: &str, incarnation: &str) -> Result<u64, BusError> {
         let args = |call: &mut Cmd| _ = call.arg(consumer).arg(incarnation);
-        let (word, mut rest) = self.on_group(&scripts::TAKE_OVER, Access::Write, group, args).await?;
-        self.expect_ok(&word, group)?;
+        let (word, mut rest) = self.0.on_group(&scripts::TAKE_OVER, Access::Write, group, args).await?;
+        self.0.expect_ok(&word, group)?;
         wire::unsigned(rest.next())
     }
 
     async fn claim(&self, claim: Claim) -> Result<Claims, BusError> {
-        self.lend(&claim).await
+        self.0.lend(Turn { ends: Vec::new(), claim, waits: None }).await?.claims
+    }
+
+    async fn turn(&self, turn: Turn) -> Result<Turned, BusError> {
+        self.0.lend(turn).await
+    }
+
+    fn recall(&self, incarnation: &str) {
+        self.0.waiters.recall(incarnation);
+    }
+
+    async fn withdraw(&self, group: &str, incarnation: &str) -> Result<(), BusError> {
+        self.0.end_wait(group, incarnation).await
     }
 
     async fn settle(
@@ -358,7 +402,7 @@ impl Broker for RedisBroker {
         now: Timestamp,
         ends: Vec<Settle>,
     ) -> Result<Settled, BusError> {
-        self.end(group, incarnation, now, &ends).await
+        self.0.end(group, incarnation, now, &ends).await
     }
 
     async fn extend(
@@ -370,7 +414,7 @@ impl Broker for RedisBroker {
     ) -> Result<(), BusError> {
         let args = |call: &mut Cmd| {
             call.arg(incarnation);
-            match self.time {
+            match self.0.time {
                 // The server prolongs by the lease that each claim was made with.
                 TimeSource::Server => call.arg(""),
                 TimeSource::Bus => call.arg(wire::ceil_us(until)),
@@ -379,18 +423,18 @@ impl Broker for RedisBroker {
                 call.arg(seq).arg(attempt);
             }
         };
-        let (word, _) = self.on_group(&scripts::EXTEND, Access::Write, group, args).await?;
-        self.expect_ok(&word, group)
+        let (word, _) = self.0.on_group(&scripts::EXTEND, Access::Write, group, args).await?;
+        self.0.expect_ok(&word, group)
     }
 
     async fn progress(&self, group: &str, through: Option<Seq>) -> Result<Progress, BusError> {
-        let look = self.look(group, through).await?;
+        let look = self.0.look(group, through).await?;
         let through = through.unwrap_or(look.newest);
         Ok(Progress { through, is_pending: look.oldest > 0 && look.oldest <= through })
     }
 
     async fn status(&self, group: &str) -> Result<GroupStatus, BusError> {
-        let look = self.look(group, None).await?;
+        let look = self.0.look(group, None).await?;
         Ok(GroupStatus { pending: look.pending, oldest: look.time, dead_letters: look.dead_letters })
     }
 
@@ -445,8 +489,8 @@ impl Broker for RedisBroker {
             // Asked for none, it still says whether there is such a group.
             let count = (limit - letters.len()).min(DEAD_PAGE);
             let args = |call: &mut Cmd| _ = call.arg(after).arg(count);
-            let (word, mut rest) = self.on_group(&scripts::DEAD, Access::Read, group, args).await?;
-            self.expect_ok(&word, group)?;
+            let (word, mut rest) = self.0.on_group(&scripts::DEAD, Access::Read, group, args).await?;
+            self.0.expect_ok(&word, group)?;
             let page = wire::array(rest.next())?;
             let is_last = page.len() < count || count == 0;
             for letter in page {
@@ -462,31 +506,31 @@ impl Broker for RedisBroker {
 
     async fn redrive(&self, group: &str, letters: &[Seq]) -> Result<u64, BusError> {
         let args = |call: &mut Cmd| {
-            call.arg(self.limits.backlog_max);
-            Self::letters(call, letters);
+            call.arg(self.0.limits.backlog_max);
+            Store::letters(call, letters);
         };
-        let (word, mut rest) = self.on_group(&scripts::REDRIVE, Access::Write, group, args).await?;
+        let (word, mut rest) = self.0.on_group(&scripts::REDRIVE, Access::Write, group, args).await?;
         if word == "full" {
             return Err(BusError::BacklogFull { group: group.into(), pending: wire::unsigned(rest.next())? });
         }
-        self.expect_ok(&word, group)?;
+        self.0.expect_ok(&word, group)?;
         wire::unsigned(rest.next())
     }
 
     async fn purge(&self, group: &str, letters: &[Seq]) -> Result<u64, BusError> {
-        let args = |call: &mut Cmd| Self::letters(call, letters);
-        let (word, mut rest) = self.on_group(&scripts::PURGE, Access::Write, group, args).await?;
-        self.expect_ok(&word, group)?;
+        let args = |call: &mut Cmd| Store::letters(call, letters);
+        let (word, mut rest) = self.0.on_group(&scripts::PURGE, Access::Write, group, args).await?;
+        self.0.expect_ok(&word, group)?;
         wire::unsigned(rest.next())
     }
 
     async fn history(&self, mut after: Seq, limit: usize) -> Result<Page, BusError> {
-        self.ready().await?;
+        self.0.ready().await?;
         let mut page = Page::default();
         loop {
             let mut call = scripts::HISTORY.call(1);
-            call.arg(&self.base).arg(after).arg(limit - page.records.len());
-            let (_, mut rest) = wire::answer(self.script(&scripts::HISTORY, &call, Access::Read).await?)?;
+            call.arg(&self.0.base).arg(after).arg(limit - page.records.len());
+            let (_, mut rest) = wire::answer(self.0.script(&scripts::HISTORY, &call, Access::Read).await?)?;
             page.newest = page.newest.max(wire::unsigned(rest.next())?);
             for record in wire::array(rest.next())? {
                 let mut record = wire::array(Some(record))?.into_iter();
@@ -503,42 +547,42 @@ impl Broker for RedisBroker {
     }
 
     async fn send_live(&self, event: &Append) -> Result<(), BusError> {
-        self.live.send(event).await
+        self.0.live.send(event).await
     }
 
     async fn flush(&self) {
-        self.live.flush().await;
+        self.0.live.flush().await;
     }
 
     async fn listen(&self, listener: Listener) {
-        self.live.listen(listener).await;
+        tokio::join!(self.0.live.listen(listener), self.0.hear_handed());
     }
 
     async fn health(&self) -> Health {
-        if !self.was_used.load(Ordering::Relaxed) {
+        if !self.0.was_used.load(Ordering::Relaxed) {
             let detail = "no connection to Redis was asked for yet".to_owned();
             return Health { status: HealthStatus::NeverConnected, detail, probe: None };
         }
         // Only a write tells a full memory or a primary that lost its rank.
-        let key = format!("{}probe", self.base);
+        let key = format!("{}probe", self.0.base);
         let mut both = redis::pipe();
         both.cmd("SET").arg(&key).arg(1).arg("PX").arg(60_000);
-        both.cmd("HGET").arg(format!("{}meta", self.base)).arg("newest");
-        let seen = self.newest_seen.load(Ordering::SeqCst);
+        both.cmd("HGET").arg(format!("{}meta", self.0.base)).arg("numbers");
+        let seen = self.0.newest_seen.load(Ordering::SeqCst);
         let probe = async {
-            self.ready().await?;
-            let mut answers = self.redis.pipeline(key.as_bytes(), &both, Access::Write).await?.into_iter();
+            self.0.ready().await?;
+            let mut answers = self.0.redis.pipeline(key.as_bytes(), &both, Access::Write).await?.into_iter();
             answers.next().transpose()?;
             Ok::<_, BusError>(answers.next().transpose()?)
         };
         match probe.await {
             Ok(newest) => {
                 let newest = match newest {
-                    Some(Reply::BulkString(digits)) => String::from_utf8_lossy(&digits).parse().unwrap_or(0),
+                    Some(Reply::BulkString(numbers)) => wire::first_number(&numbers),
                     _ => 0,
                 };
-                self.check_newest(seen, newest);
-                if self.has_lost.load(Ordering::SeqCst) {
+                self.0.check_newest(seen, newest);
+                if self.0.has_lost.load(Ordering::SeqCst) {
                     return Health::degraded(
                         "the server lost events that it had acknowledged: compare with the truth, then restart this process",
                     );

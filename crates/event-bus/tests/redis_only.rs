@@ -369,7 +369,7 @@ async fn a_message_that_cannot_be_read_is_a_gap() {
 /// The layout of another release is refused with what to do.
 #[tokio::test]
 async fn another_layout_is_refused() {
-    for fields in [&["newest", "7"][..], &["layout", "3", "newest", "7"]] {
+    for fields in [&["newest", "7"][..], &["layout", "2", "newest", "7"], &["layout", "9", "numbers", "7"]] {
         let config = config(&RedisServer::shared().url());
         let meta = format!("{}bus:{{events}}:meta", config.key_prefix);
         RedisServer::shared().cli(&[&["HSET", meta.as_str()][..], fields].concat());

@@ -8,7 +8,7 @@ use std::sync::{
     },
 };
 
-use infra_types::{Clock, Envelope};
+use infra_types::Clock;
 use parking_lot::{Mutex, RwLock};
 use tokio::task::AbortHandle;
 
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     BusConfig, BusError, Gap,
-    broker::{Append, Broker, Listener, Signal},
+    broker::{Append, Broker, Listener, Seq, Signal},
     metrics::Counters,
     options::Overflow,
 };
@@ -137,12 +137,20 @@ impl Core {
         }
     }
 
-    /// Tells the durable subscriptions of this process that a stored event has come.
-    pub(crate) fn wake_for(&self, event: &Envelope) {
-        for sub in self.subs.read().iter().filter(|sub| sub.pattern.matches(&event.topic)) {
+    /// Tells the durable subscriptions of this process that a stored event has come: at this place, if it has one yet.
+    pub(crate) fn wake_for(&self, event: &Append, seq: Option<Seq>) {
+        for sub in self.subs.read().iter().filter(|sub| sub.pattern.matches(&event.envelope.topic)) {
             if let Some(durable) = sub.durable() {
                 sub.counters.published.fetch_add(1, Relaxed);
-                durable.wake.notify_one();
+                // It has the event already, or looks again before it rests.
+                if !event.is_priority && seq.is_some_and(|seq| seq <= durable.hand_over.through()) {
+                    continue;
+                }
+                if event.is_priority || seq.is_none() {
+                    durable.look();
+                } else {
+                    durable.wake.notify_one();
+                }
             }
         }
     }
@@ -152,7 +160,7 @@ impl Core {
         for sub in self.subs.read().iter().filter(|sub| sub.id != of) {
             if let Some(durable) = sub.durable().filter(|d| d.group.as_ref() == group) {
                 sub.progress.notify_waiters();
-                durable.wake.notify_one();
+                durable.look();
             }
         }
     }
@@ -161,7 +169,7 @@ impl Core {
     pub(crate) fn wake_others(&self, than: u64) {
         for sub in self.subs.read().iter().filter(|sub| sub.id != than) {
             if let Some(durable) = sub.durable() {
-                durable.wake.notify_one();
+                durable.look();
             }
         }
     }

@@ -95,7 +95,7 @@ impl<B: Broker> Bus<B> {
             counters.duplicates.fetch_add(1, Relaxed);
         } else {
             counters.published.fetch_add(1, Relaxed);
-            self.core.wake_for(&event.envelope);
+            self.core.wake_for(event, appended.seq);
             // It is stored: a full live subscription is counted as dropped, and is no reason to call the publish failed.
             self.core.broadcast(event).await;
             self.send_live(event).await;
@@ -250,7 +250,7 @@ impl<B: Broker> EventBus for Bus<B> {
         let which = if delayed.duplicate { &counters.duplicates } else { &counters.published };
         which.fetch_add(1, Relaxed);
         // Its consumers learn when to look for it.
-        self.core.wake_for(&event.envelope);
+        self.core.wake_for(&event, None);
         Ok(Published { seq: delayed.seq, duplicate: delayed.duplicate, is_spilled: false })
     }
 
@@ -272,7 +272,7 @@ impl<B: Broker> EventBus for Bus<B> {
                 let name: Arc<str> = group.group.as_str().into();
                 let run = EventId::generate();
                 let consumer = group.consumer.clone().unwrap_or_else(|| format!("run-{run}"));
-                let durable = Durable::new(name.clone(), consumer.as_str().into(), run.as_str().into());
+                let (durable, handed) = Durable::new(name.clone(), consumer.as_str().into(), run.as_str().into());
                 let spec = GroupSpec { name: name.clone(), pattern: pattern.clone(), from: group.from };
                 core.broker.open_group(spec).await?;
                 let sub = Arc::new(Sub::new(
@@ -287,7 +287,7 @@ impl<B: Broker> EventBus for Bus<B> {
                 if group.consumer.is_some() {
                     core.broker.take_over(&name, &consumer, run.as_str()).await?;
                 }
-                durable::Runner::spawn(core, &sub, &options, group);
+                durable::Runner::spawn(core, &sub, &options, group, handed);
                 registered.runs = true;
                 sub
             }

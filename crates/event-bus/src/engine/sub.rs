@@ -4,7 +4,7 @@ use std::{
     fmt,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -12,13 +12,14 @@ use std::{
 use infra_types::Monotonic;
 use parking_lot::Mutex;
 use tokio::{
-    sync::{Notify, watch},
+    sync::{Notify, mpsc, watch},
     task::AbortHandle,
 };
 
 use super::{core::Core, queue::Queue};
 use crate::{
     BusError, Handler, Overflow, Pattern,
+    broker::{Claims, HandOver},
     metrics::{Counters, Tally},
 };
 
@@ -56,6 +57,10 @@ pub(crate) struct Durable {
     pub(crate) incarnation: Arc<str>,
     /// There may be something to claim.
     pub(crate) wake: Notify,
+    /// It may be something with priority.
+    pub(crate) is_urgent: AtomicBool,
+    /// What the store hands over comes this way.
+    pub(crate) hand_over: HandOver,
     /// Claimed and not yet settled.
     pub(crate) held: AtomicUsize,
     /// The first place of those; `u64::MAX` without any.
@@ -65,16 +70,31 @@ pub(crate) struct Durable {
 }
 
 impl Durable {
-    pub(crate) fn new(group: Arc<str>, consumer: Arc<str>, incarnation: Arc<str>) -> Self {
-        Self {
+    /// The second is where it takes what is handed over.
+    pub(crate) fn new(
+        group: Arc<str>,
+        consumer: Arc<str>,
+        incarnation: Arc<str>,
+    ) -> (Self, mpsc::UnboundedReceiver<Claims>) {
+        let (hand_over, handed) = HandOver::new();
+        let this = Self {
             group,
             consumer,
             incarnation,
             wake: Notify::new(),
+            is_urgent: AtomicBool::new(true),
+            hand_over,
             held: AtomicUsize::new(0),
             lowest_held: AtomicU64::new(u64::MAX),
             extended_until: AtomicU64::new(0),
-        }
+        };
+        (this, handed)
+    }
+
+    /// Something may have come, also with priority.
+    pub(crate) fn look(&self) {
+        self.is_urgent.store(true, Relaxed);
+        self.wake.notify_one();
     }
 
     pub(crate) fn set_lowest_held(&self, seq: Option<u64>) {
@@ -180,7 +200,7 @@ impl Sub {
     pub(crate) fn set_paused(&self, paused: bool) {
         self.paused.send_replace(paused);
         if let Some(durable) = self.durable() {
-            durable.wake.notify_one();
+            durable.look();
         }
     }
 

@@ -6,11 +6,11 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use infra_backends::Access;
+use infra_backends::{Access, RedisScript};
 use infra_types::{ErrorKind, Timestamp, Topic};
 use redis::Value as Reply;
 
-use super::{RedisBroker, scripts, wire};
+use super::{Store, scripts, wire};
 use crate::{
     BusError, Pattern,
     broker::{Append, Appended},
@@ -71,7 +71,7 @@ impl Groups {
     }
 }
 
-impl RedisBroker {
+impl Store {
     pub(super) async fn append_all(&self, events: &[Append]) -> Vec<Result<Appended, BusError>> {
         let mut answers = Vec::with_capacity(events.len());
         while answers.len() < events.len() {
@@ -107,21 +107,35 @@ impl RedisBroker {
         for _ in 0..TRIES {
             let groups = self.groups.load();
             if in_rows {
-                let mut call = scripts::ROWS.call(1);
-                call.arg(&self.base).arg(&groups.version);
-                call.arg(self.limits.backlog_max).arg(self.limits.history_max).arg(self.limits.dedup_window);
-                call.arg(groups.known.len());
-                for group in &groups.known {
-                    call.arg(&group.number);
+                // Both scripts take the same.
+                let make = |script: &RedisScript| {
+                    let mut call = script.call(1);
+                    call.arg(&self.base).arg(&groups.version);
+                    call.arg(self.limits.backlog_max).arg(self.limits.history_max).arg(self.limits.dedup_window);
+                    call.arg(groups.known.len());
+                    for group in &groups.known {
+                        call.arg(&group.number);
+                    }
+                    call.arg(&self.program).arg(u8::from(self.may_tell.load(Ordering::Relaxed)));
+                    rows(&mut call, &groups, events);
+                    call
+                };
+                let fast = make(&scripts::ROWS_FAST);
+                let (mut word, mut rest) =
+                    wire::answer(self.script(&scripts::ROWS_FAST, &fast, Access::Write).await?)?;
+                if word == "slow" {
+                    let slow = make(&scripts::ROWS);
+                    (word, rest) = wire::answer(self.script(&scripts::ROWS, &slow, Access::Write).await?)?;
                 }
-                rows(&mut call, &groups, events);
-                let (word, mut rest) = wire::answer(self.script(&scripts::ROWS, &call, Access::Write).await?)?;
                 match word.as_str() {
                     "ok" => {
                         let (first, evicted) = (wire::unsigned(rest.next())?, wire::unsigned(rest.next())?);
                         let last = first + events.len() as u64 - 1;
                         self.check_newest(seen + 1, last);
-                        self.live.stored();
+                        if wire::int(rest.next())? == 0 {
+                            self.live.stored();
+                        }
+                        self.hand_over(first, events, rest.next()).await?;
                         let answer = |seq| {
                             Ok(Appended {
                                 seq: Some(seq),
@@ -176,7 +190,7 @@ impl RedisBroker {
     }
 }
 
-impl RedisBroker {
+impl Store {
     pub(super) async fn keep_back(
         &self,
         event: &Append,
@@ -203,10 +217,16 @@ impl RedisBroker {
 
 /// Adds the ids, and the events in rows: those that follow each other and that the same groups want.
 fn rows(call: &mut redis::Cmd, groups: &Groups, events: &[Append]) {
-    call.arg(events.len());
+    let size = events.first().map_or(0, |event| event.envelope.id.as_str().len());
+    let is_even = events.iter().all(|event| event.envelope.id.as_str().len() == size);
+    let mut ids = Vec::with_capacity(events.len() * (size + 1));
     for event in events {
-        call.arg(event.envelope.id.as_str());
+        if !ids.is_empty() {
+            ids.push(b'\n');
+        }
+        ids.extend_from_slice(event.envelope.id.as_str().as_bytes());
     }
+    call.arg(events.len()).arg(if is_even { size } else { 0 }).arg(ids);
     let mut wanting: Option<(&Topic, (Vec<u8>, String))> = None;
     let (mut lanes, mut bodies, mut bytes) = (Vec::new(), Vec::new(), 0);
     let flush =

@@ -23,11 +23,11 @@
 //! | `gN:dead`, `gN:deads` | hash, sorted set | place → dead letter; the places |
 //! | `gN:names` | hash | name of a consumer → its run that took it last |
 //!
-//! **A group is a cursor** (`cN` in `meta`) into the log, and what is not that simple. A claim reads on from the cursor and writes one record of what it
+//! **A group is a cursor** (`c` of its numbers in `meta`) into the log, and what is not that simple. A claim reads on from the cursor and writes one record of what it
 //! took; acknowledging all of it removes the record. An event gets into a *lane* (a list of its key) if it has priority, failed, was given back, outlived its
 //! consumer, or stood before the cursor when it could not be lent: its key was lent to somebody, or its shard had no room. A key's events before the cursor are
-//! either all in one record or all in its lane. `sN` is how many events the group has to do, `uN` how many of them are behind the cursor, and nothing before
-//! `fN` is needed.
+//! either all in one record or all in its lane. `s` is how many events the group has to do, `u` how many of them are behind the cursor, and nothing before
+//! `f` is needed.
 //!
 //! `trimmed` is the place up to which the history is gone; the log is cut behind it in whole nodes, so some older entries stay for a while. If an event
 //! before it is still needed the log is not cut but single entries are removed (`odd` counts those that stay). Places in the log are without a hole but for `copies`;
@@ -35,12 +35,12 @@
 //!
 //! Redis's own consumer groups are not used: they know no order of a key, no wait before a retry, and no giving back.
 //!
-//! This is layout 2, and `meta` says so. Another one is refused.
+//! This is layout 3, and `meta` says so. Another one is refused.
 
 use crate::BusError;
 
 /// The layout that this program reads and writes; `lua/common.lua` writes it.
-pub(super) const LAYOUT: u32 = 2;
+pub(super) const LAYOUT: u32 = 3;
 
 /// What a prefix is when the configuration names none.
 const PREFIX: &str = "infra:";

@@ -2,40 +2,76 @@
 
 use std::{fmt::Write, sync::Arc};
 
-use infra_backends::Access;
+use infra_backends::{Access, RedisScript};
 use infra_types::Timestamp;
-use redis::Value as Reply;
+use redis::{Cmd, Value as Reply};
 
-use super::{RedisBroker, scripts, wire};
+use super::{Store, scripts, waits::Handed, wire};
 use crate::{
     BusError,
-    broker::{Claim, Claimed, Claims, Outcome, Settle, Settled},
+    broker::{Claim, Claimed, Claims, Outcome, Settle, Settled, Turn, Turned},
 };
 
-impl RedisBroker {
-    pub(super) async fn lend(&self, claim: &Claim) -> Result<Claims, BusError> {
+impl Store {
+    pub(super) async fn lend(&self, turn: Turn) -> Result<Turned, BusError> {
+        let Turn { ends, claim, waits } = turn;
         self.ready().await?;
+        let (may_wait, missed) =
+            self.waiters.ask(&claim.group, &claim.incarnation, waits.as_ref().map(|waits| &waits.to));
+        if let Some(missed) = missed {
+            self.claims.note(&claim.incarnation, missed);
+        }
+        let patience = waits.filter(|_| may_wait).map_or(0, |waits| micros(waits.patience));
         let asked = self.claims.begin(&claim.incarnation);
-        let mut call = scripts::CLAIM.call(1);
+        let record = self.records.ended_by(&claim.incarnation, &ends);
+        let mut answer = None;
+        // It finds nothing lent out but this record, so of claims whose answers were lost nothing is left.
+        if ends.is_empty() || record.is_some() {
+            let mut call = self.claim_call(&scripts::TURN_FAST, &claim, asked.number, patience);
+            match record {
+                Some(record) => call.arg(record.number).arg(record.events).arg(record.low),
+                None => call.arg("").arg(0).arg(0),
+            };
+            let (word, rest) = match self.script(&scripts::TURN_FAST, &call, Access::Write).await {
+                Ok(reply) => wire::answer(reply)?,
+                Err(error) => return asked.answered(Err(error)),
+            };
+            if word != "slow" {
+                answer = Some((word, rest));
+            }
+        }
+        let (word, rest) = match answer {
+            Some(answer) => asked.answered(Ok(answer))?,
+            None => {
+                let mut call = self.claim_call(&scripts::CLAIM, &claim, asked.number, patience);
+                call.arg(asked.lost.len());
+                for number in &asked.lost {
+                    call.arg(*number);
+                }
+                add_ends(&mut call, &ends);
+                wire::answer(asked.answered(self.script(&scripts::CLAIM, &call, Access::Write).await)?)?
+            }
+        };
+        if word == "displaced" {
+            return Err(claim.displaced());
+        }
+        self.expect_ok(&word, &claim.group)?;
+        self.read_claims(&claim, rest).await
+    }
+
+    fn claim_call(&self, script: &RedisScript, claim: &Claim, number: u64, patience: u64) -> Cmd {
+        let mut call = script.call(1);
         let open: Vec<u8> = (0..64).map(|n| if claim.shards.open & (1 << n) == 0 { b'0' } else { b'1' }).collect();
         call.arg(&self.base).arg(&*claim.group).arg(&*claim.consumer).arg(&*claim.incarnation);
         call.arg(wire::floor_us(claim.now)).arg(self.source());
         call.arg(micros(claim.lease)).arg(micros(claim.horizon)).arg(claim.max).arg(claim.crashes_max);
         call.arg(claim.shards.count).arg(open).arg(self.limits.dead_letters_max).arg(claim.now.as_nanos());
-        call.arg(self.limits.backlog_max).arg(self.limits.history_max).arg(self.limits.dedup_window).arg(asked.number);
-        for number in &asked.lost {
-            call.arg(*number);
-        }
-        let reply = asked.answered(self.script(&scripts::CLAIM, &call, Access::Write).await)?;
-        let (word, rest) = wire::answer(reply)?;
-        if word == "displaced" {
-            return Err(claim.displaced());
-        }
-        self.expect_ok(&word, &claim.group)?;
-        self.read_claims(claim, rest).await
+        call.arg(self.limits.backlog_max).arg(self.limits.history_max).arg(self.limits.dedup_window).arg(number);
+        call.arg(patience).arg(&self.program).arg(u8::from(self.waiters.hears()));
+        call
     }
 
-    async fn read_claims(&self, claim: &Claim, mut rest: std::vec::IntoIter<Reply>) -> Result<Claims, BusError> {
+    async fn read_claims(&self, claim: &Claim, mut rest: std::vec::IntoIter<Reply>) -> Result<Turned, BusError> {
         let mut claims = Claims::default();
         let mut unreadable = Vec::new();
         let mut stored = Vec::new();
@@ -68,14 +104,33 @@ impl RedisBroker {
         claims.dead_lettered = wire::unsigned(rest.next())? + unreadable.len() as u64;
         claims.next_due = wire::text(rest.next())?.parse().ok().map(wire::from_us);
         (claims.released, claims.evicted) = (wire::unsigned(rest.next())?, wire::unsigned(rest.next())?);
+        let waits = wire::text(rest.next())?.parse().ok();
+        let settled = Settled { lost: wire::unsigned(rest.next())?, evicted: wire::unsigned(rest.next())? };
+        // Only where nothing else was lent with it.
+        let record = wire::text(rest.next())?.parse().unwrap_or(0);
+        if !claims.events.is_empty() {
+            self.records.note(&claim.incarnation, if unreadable.is_empty() { record } else { 0 }, &claims);
+        }
+        if let Err(back) = self.waiters.answered(&claim.incarnation, waits) {
+            self.give_back(back).await;
+        }
         if !unreadable.is_empty() {
-            self.end(&claim.group, &claim.incarnation, claim.now, &unreadable).await?;
+            if let Err(error) = self.end(&claim.group, &claim.incarnation, claim.now, &unreadable).await {
+                return Ok(Turned { settled, claims: Err(error), is_waiting: false });
+            }
             if claims.events.is_empty() {
                 // What stood behind the dead is free now: look again at once.
                 (claims.alone, claims.next_due) = (false, Some(claim.now));
             }
         }
-        Ok(claims)
+        Ok(Turned { settled, claims: Ok(claims), is_waiting: waits.is_some() })
+    }
+
+    /// What was handed over to a consumer that is gone. If this fails it comes back when its lease ends.
+    pub(super) async fn give_back(&self, handed: Handed) {
+        let release = |event: &Claimed| Settle { seq: event.seq, attempt: event.attempt, outcome: Outcome::Release };
+        let ends: Vec<_> = handed.claims.events.iter().map(release).collect();
+        let _ = self.end(&handed.group, &handed.incarnation, Timestamp::EPOCH, &ends).await;
     }
 
     pub(super) async fn end(
@@ -89,22 +144,26 @@ impl RedisBroker {
         let mut call = scripts::SETTLE.call(1);
         call.arg(&self.base).arg(group).arg(incarnation).arg(wire::floor_us(now)).arg(self.source());
         call.arg(self.limits.dead_letters_max).arg(now.as_nanos());
-        let (acked, others) = parted(ends);
-        call.arg(acked);
-        for end in others {
-            call.arg(end.seq).arg(end.attempt);
-            match &end.outcome {
-                Outcome::Ack => call.arg("ack").arg("").arg(""),
-                Outcome::Retry { at, error, steps_aside } => {
-                    call.arg(if *steps_aside { "aside" } else { "retry" }).arg(wire::ceil_us(*at)).arg(error)
-                }
-                Outcome::Dead { error } => call.arg("dead").arg("").arg(error),
-                Outcome::Release => call.arg("release").arg("").arg(""),
-            };
-        }
+        add_ends(&mut call, ends);
         let (word, mut rest) = wire::answer(self.script(&scripts::SETTLE, &call, Access::Write).await?)?;
         self.expect_ok(&word, group)?;
         Ok(Settled { lost: wire::unsigned(rest.next())?, evicted: wire::unsigned(rest.next())? })
+    }
+}
+
+fn add_ends(call: &mut Cmd, ends: &[Settle]) {
+    let (acked, others) = parted(ends);
+    call.arg(acked);
+    for end in others {
+        call.arg(end.seq).arg(end.attempt);
+        match &end.outcome {
+            Outcome::Ack => call.arg("ack").arg("").arg(""),
+            Outcome::Retry { at, error, steps_aside } => {
+                call.arg(if *steps_aside { "aside" } else { "retry" }).arg(wire::ceil_us(*at)).arg(error)
+            }
+            Outcome::Dead { error } => call.arg("dead").arg("").arg(error),
+            Outcome::Release => call.arg("release").arg("").arg(""),
+        };
     }
 }
 

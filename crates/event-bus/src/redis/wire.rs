@@ -90,17 +90,27 @@ impl Stored {
         let (first, more): (Seq, Seq) =
             (first.parse().map_err(|_| unreadable())?, more.parse().map_err(|_| unreadable())?);
         let mut fields = array(entry.next())?.into_iter();
-        let whole = Self::new(fields.next(), fields.next())?;
-        let (low, high) = match entry.next() {
+        let (head, body) = (bytes(fields.next())?, bytes(fields.next())?);
+        let meant = match entry.next() {
             low @ Some(_) => (unsigned(low)?, unsigned(entry.next())?),
             None => (first, first.saturating_add(more)),
         };
+        Self::row((first, more), &head, &body, meant)
+    }
+
+    /// Those of a row's events that are meant: from the first to the last of these places.
+    pub(super) fn row(
+        (first, more): (Seq, u64),
+        head: &[u8],
+        body: &[u8],
+        (low, high): (Seq, Seq),
+    ) -> Result<Vec<(Seq, Self)>, BusError> {
         if more == 0 {
-            return Ok(vec![(first, whole)]);
+            return Ok(vec![(first, Self::from_parts(head, body))]);
         }
-        let semicolon = whole.head.iter().position(|b| *b == b';').ok_or_else(unreadable)?;
-        let lanes = unpack(&whole.head[semicolon + 1..]).ok_or_else(unreadable)?;
-        let bodies = unpack(&whole.body).ok_or_else(unreadable)?;
+        let semicolon = head.iter().position(|b| *b == b';').ok_or_else(unreadable)?;
+        let lanes = unpack(&head[semicolon + 1..]).ok_or_else(unreadable)?;
+        let bodies = unpack(body).ok_or_else(unreadable)?;
         let skip = usize::try_from(low.saturating_sub(first)).map_err(|_| unreadable())?;
         let events = (low..=high).zip(lanes.into_iter().zip(bodies).skip(skip));
         Ok(events.map(|(seq, (lane, body))| (seq, Self { head: [b";", lane].concat(), body: body.to_vec() })).collect())
@@ -207,6 +217,20 @@ fn unpack(packed: &[u8]) -> Option<Vec<&[u8]>> {
         rest = behind;
     }
     Some(texts)
+}
+
+/// The first of the numbers that a script has packed; 0 if it is none.
+pub(super) fn first_number(packed: &[u8]) -> u64 {
+    let sized = |bytes: usize| packed.get(1..=bytes).map(|n| n.iter().fold(0, |all, byte| all << 8 | u64::from(*byte)));
+    let number = match packed.first() {
+        Some(small @ 0..=0x7f) => Some(u64::from(*small)),
+        Some(0xcc) => sized(1),
+        Some(0xcd) => sized(2),
+        Some(0xce) => sized(4),
+        Some(0xcf) => sized(8),
+        _ => None,
+    };
+    number.unwrap_or(0)
 }
 
 /// A script's answer: its first word, and the rest.

@@ -26,7 +26,7 @@ end
 local found, known = call('HMGET', IDS, unpack(ids)), {}
 for n = 1, total do
   if found[n] then
-    known[ids[n]] = tonumber(found[n]) or 0
+    known[ids[n]] = place_of(ids[n], found[n])
   end
 end
 
@@ -47,7 +47,7 @@ for n = 1, total do
   if is_small then
     -- Laying out the one before may have forgotten it.
     local seq = call('HGET', IDS, id)
-    known[id] = seq and (tonumber(seq) or 0) or nil
+    known[id] = seq and place_of(id, seq) or nil
   end
   local full
   for g = 1, #wants do

@@ -1,8 +1,10 @@
 -- Lends out the oldest events that are due: from the lanes those that are free, then from the log in its order.
 --
 -- ARGV: group, consumer, incarnation, now, whose time counts (`server` or `bus`), lease, horizon, max, crashes_max, how many shards, which
--- of them are open (64 times 0 or 1), dead_max, now as dead letters tell it, backlog_max, history_max, dedup_window, number of this claim; then
--- the numbers of earlier claims of this incarnation whose answers were lost: it never got those events, so they are given back first.
+-- of them are open (64 times 0 or 1), dead_max, now as dead letters tell it, backlog_max, history_max, dedup_window, number of this claim, for how long
+-- it waits if there is nothing, which program it belongs to and whether that hears what is handed over (0 or 1), how many numbers follow, those of
+-- earlier claims of this incarnation whose answers were lost (it never got those events, so they are given back first); and what it ends before, as
+-- `end.lua` says.
 local BYTES_MAX, PAGE = 4194304, 16
 -- Entries of the log that one claim looks at, delayed events that it appends, lost ones that it makes dead letters.
 local SCAN_MAX, DUE_MAX, LOST_MAX = 512, 64, 1000
@@ -104,19 +106,22 @@ if meta.due > 0 then
 end
 if g.o > 0 then
   -- Somebody is still giving it the history that it began with.
+  find_floor(g, claims)
   save()
-  return { 'ok', {}, {}, 0, 0, int(now + 1000 - shift), released, evicted }
+  return { 'ok', {}, {}, 0, 0, int(now + 1000 - shift), released, evicted, '', lost, buried, '' }
 end
 
 -- The claims straight off the log: those that are over go into their lanes, so do those whose answers were lost.
-local claims = {}
 do
-  local lost = {}
-  for i = 18, #ARGV do
-    lost[ARGV[i]] = true
+  local is_lost, all = {}, claims
+  claims = {}
+  for i = 22, ends_at - 1 do
+    is_lost[ARGV[i]] = true
   end
-  for _, r in ipairs(claims_of(g)) do
-    if r.incarnation == incarnation and lost[r.nonce] then
+  for _, r in ipairs(all) do
+    if is_empty(r) then
+      -- It was settled in this very step.
+    elseif r.incarnation == incarnation and is_lost[r.nonce] then
       to_lanes(g, r, nil, true, now)
     elseif r.till <= now or r.till - now > r.lease * 2 then
       to_lanes(g, r, nil, false, now)
@@ -124,11 +129,11 @@ do
       claims[#claims + 1] = r
     end
   end
-  if #ARGV > 17 then
+  if lost_count > 0 then
     local changed, all = {}, call('HGETALL', g.slow)
     for i = 1, #all, 2 do
       local d = unpack_delivery(all[i + 1])
-      if d.incarnation == incarnation and lost[d.nonce] then
+      if d.incarnation == incarnation and is_lost[d.nonce] then
         d.attempts, d.incarnation, d.consumer, d.till = d.attempts - 1, '', '', 0
         call('HSET', g.slow, all[i], pack_delivery(d))
         changed[#changed + 1] = d.lane
@@ -333,7 +338,7 @@ local function scan(room)
   local safe, safe_row, looked, is_end = at, at == g.c and g.r or 0, 0, false
   local blocked, of_blocked, aside, of_aside, parts = {}, {}, {}, {}, {}
   local gaps, events, of_events = {}, {}, {}
-  local in_lanes, rows = {}, meta.wide > 30 and 1 or 2
+  local in_lanes, rows = {}, meta.wide > 30 and 0.5 or 2
   while taken < room and looked < SCAN_MAX and not is_end and bytes <= BYTES_MAX do
     -- Few rows at first: each may hold as many events as are wanted.
     rows = min(rows * 2, 64)
@@ -467,8 +472,7 @@ local function scan(room)
     push(g, events, of_events, now)
   end
   if #parts > 0 then
-    meta.claims = meta.claims + 1
-    local r = { id = meta.claims, till = till, lease = lease, nonce = ARGV[17], consumer = consumer, incarnation = incarnation, parts = parts }
+    local r = { id = '', till = till, lease = lease, nonce = ARGV[17], consumer = consumer, incarnation = incarnation, parts = parts }
     write_claim(g, r)
     claims[#claims + 1] = r
   end
@@ -553,6 +557,10 @@ if #answers + taken < limit then
     next_due = int(first - shift)
   end
 end
+local waits = ''
+if #answers + taken == 0 then
+  waits = wait()
+end
 find_floor(g, claims)
 save()
-return { 'ok', answers, lent, alone and 1 or 0, dead_lettered, next_due, released, evicted }
+return { 'ok', answers, lent, alone and 1 or 0, dead_lettered, next_due, released, evicted, waits, lost, buried, '' }

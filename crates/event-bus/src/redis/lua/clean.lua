@@ -53,9 +53,6 @@ if g.u > 0 then
 end
 save()
 call('UNLINK', g.heads_n, g.heads_p, g.free_n, g.free_p, g.waits, g.slow, g.claims, g.dead, g.deads, g.names)
-for i = 1, #OF_GROUP do
-  call('HDEL', META, OF_GROUP[i] .. gid)
-end
-call('HDEL', META, 'm' .. gid)
+call('HDEL', META, 'g' .. gid)
 call('SREM', GONE, gid)
 return { 'ok', 1 }

@@ -10,7 +10,7 @@ local META, GROUPS, GONE, LOG, IDS, QUEUE = base .. 'meta', base .. 'groups', ba
 local LIVE, COPIES, UNWANTED = base .. 'live', base .. 'copies', base .. 'unwanted'
 local HELD, FREED = base .. 'held', base .. 'freed'
 local DELAYED, DELAYS, WALK = base .. 'delayed', base .. 'delays', base .. 'walk'
-local LAYOUT = '2'
+local LAYOUT = '3'
 
 -- Calls a command of many arguments in pieces that Lua's stack holds; an even number, for those that take pairs.
 local function many(cmd, key, args)
@@ -35,51 +35,40 @@ local function ask(cmd, key, args)
   return all
 end
 
--- The numbers of the bus and of its groups, read once and written once. What is 0 need not be there.
-local NUMBERS = { 'newest', 'history', 'trimmed', 'odd', 'copy', 'forgotten', 'due', 'delays', 'claims', 'wide', 'heavy' }
-local OF_GROUP = { 's', 'u', 'c', 'f', 'o', 'b', 'r' }
-local meta, was, version, loaded = {}, {}, '0', {}
+-- The numbers of the bus and of its groups, read once and written once: packed in one field for the bus and in one for each group. The first one is
+-- the newest place, for those who look from outside.
+local meta, version, loaded, packed_meta = {}, '0', {}, nil
+
+local function read_group(gid, packed)
+  local of = base .. 'g' .. gid .. ':'
+  local g = { gid = gid, mine = ',' .. gid .. ',', packed = packed, s = 0, u = 0, c = 0, f = 0, o = 0, b = 0, r = 0, m = '', i = '',
+    claims = of .. 'claims', slow = of .. 'slow', waits = of .. 'waits', lanes = of .. 'lane:', dead = of .. 'dead', deads = of .. 'deads', names = of .. 'names',
+    heads_n = of .. 'heads:n', heads_p = of .. 'heads:p', free_n = of .. 'free:n', free_p = of .. 'free:p' }
+  if packed then
+    g.s, g.u, g.c, g.f, g.o, g.b, g.r, g.m, g.i = cmsgpack.unpack(packed)
+  end
+  loaded[#loaded + 1] = g
+  return g
+end
 
 -- Reads the numbers of the bus, or of groups (by their numbers); the groups.
 local function load(gids)
-  local names, groups = {}, {}
-  if not meta.newest then
-    for i = 1, #NUMBERS do
-      names[i] = NUMBERS[i]
-    end
-    names[#names + 1] = 'version'
-  end
-  local of_bus = #names
+  local names, groups = { 'numbers', 'version' }, {}
   for i = 1, #gids do
-    for k = 1, #OF_GROUP do
-      names[#names + 1] = OF_GROUP[k] .. gids[i]
-    end
-    names[#names + 1] = 'm' .. gids[i]
-  end
-  if #names == 0 then
-    return groups
+    names[i + 2] = 'g' .. gids[i]
   end
   local values = call('HMGET', META, unpack(names))
-  if of_bus > 0 then
-    for i = 1, #NUMBERS do
-      local n = tonumber(values[i] or 0)
-      meta[NUMBERS[i]], was[NUMBERS[i]] = n, n
+  if not meta.newest then
+    packed_meta, version = values[1], values[2] or '0'
+    if packed_meta then
+      meta.newest, meta.history, meta.trimmed, meta.odd, meta.copy, meta.forgotten, meta.due, meta.delays, meta.claims, meta.wide, meta.heavy =
+        cmsgpack.unpack(packed_meta)
+    else
+      meta = { newest = 0, history = 0, trimmed = 0, odd = 0, copy = 0, forgotten = 0, due = 0, delays = 0, claims = 0, wide = 0, heavy = 0 }
     end
-    version = values[of_bus] or '0'
   end
   for i = 1, #gids do
-    local at, gid = of_bus + (i - 1) * (#OF_GROUP + 1), gids[i]
-    local of = base .. 'g' .. gid .. ':'
-    local g = { gid = gid, mine = ',' .. gid .. ',', old = {}, m = values[at + #OF_GROUP + 1] or '' }
-    g.old.m = g.m
-    for k = 1, #OF_GROUP do
-      local n = tonumber(values[at + k] or 0)
-      g[OF_GROUP[k]], g.old[OF_GROUP[k]] = n, n
-    end
-    g.claims, g.slow, g.waits, g.lanes = of .. 'claims', of .. 'slow', of .. 'waits', of .. 'lane:'
-    g.dead, g.deads, g.names = of .. 'dead', of .. 'deads', of .. 'names'
-    g.heads_n, g.heads_p, g.free_n, g.free_p = of .. 'heads:n', of .. 'heads:p', of .. 'free:n', of .. 'free:p'
-    groups[i], loaded[#loaded + 1] = g, g
+    groups[i] = read_group(gids[i], values[i + 2])
   end
   return groups
 end
@@ -87,26 +76,23 @@ end
 -- Writes what has changed.
 local function save()
   local args = {}
-  for i = 1, #NUMBERS do
-    local name = NUMBERS[i]
-    if meta[name] ~= was[name] then
-      args[#args + 1], args[#args + 2] = name, meta[name]
-    end
+  local packed = cmsgpack.pack(meta.newest, meta.history, meta.trimmed, meta.odd, meta.copy, meta.forgotten, meta.due, meta.delays, meta.claims,
+    meta.wide, meta.heavy)
+  if packed ~= packed_meta then
+    args[1], args[2] = 'numbers', packed
   end
   for i = 1, #loaded do
     local g = loaded[i]
-    for k = 1, #OF_GROUP do
-      local name = OF_GROUP[k]
-      if g[name] ~= g.old[name] then
-        args[#args + 1], args[#args + 2] = name .. g.gid, g[name]
-      end
-    end
-    if g.m ~= g.old.m then
-      args[#args + 1], args[#args + 2] = 'm' .. g.gid, g.m
+    local of_group = cmsgpack.pack(g.s, g.u, g.c, g.f, g.o, g.b, g.r, g.m, g.i)
+    if of_group ~= g.packed then
+      args[#args + 1], args[#args + 2] = 'g' .. g.gid, of_group
     end
   end
   if #args > 0 then
-    call('HSET', META, 'layout', LAYOUT, unpack(args))
+    if not packed_meta then
+      args[#args + 1], args[#args + 2] = 'layout', LAYOUT
+    end
+    call('HSET', META, unpack(args))
   end
 end
 
@@ -124,6 +110,13 @@ end
 local function server_time()
   local time = call('TIME')
   return time[1] * 1000000 + time[2]
+end
+
+-- Who waits for what comes to a group next, in `g.i`: until when by the server's time, and as which claim it would be lent to it.
+local function unpack_waiter(packed)
+  local w = {}
+  w.expires, w.patience, w.nonce, w.token, w.hears, w.lease, w.till, w.limit, w.consumer, w.incarnation = cmsgpack.unpack(packed)
+  return w
 end
 
 -- An entry of the log is a row of events that follow each other and that the same groups want: `FIRST-MORE` is its id, MORE being how many there
@@ -181,6 +174,36 @@ local function entry_of(seq)
       return numbers .. lanes[seq - first + 1], bodies[seq - first + 1]
     end
   end
+end
+
+-- The place of an id, as it is remembered: 0 if it is delayed. Those of a batch have its newest place in common (`=PLACE`), and stand in the queue in
+-- their order.
+local function place_of(id, value)
+  if byte(value, 1) ~= 61 then
+    return tonumber(value) or 0
+  end
+  local newest = tonumber(sub(value, 2))
+  local low, high = 0, call('LLEN', QUEUE) - 1
+  while low <= high do
+    local middle = floor((low + high) / 2)
+    local row = call('LINDEX', QUEUE, middle)
+    local last = tonumber(match(row, '^%d+'))
+    if last == newest then
+      local count, at = 0, 0
+      for one in string.gmatch(row, '\n([^\n]+)') do
+        count = count + 1
+        if one == id then
+          at = count
+        end
+      end
+      return newest - count + at
+    elseif last < newest then
+      low = middle + 1
+    else
+      high = middle - 1
+    end
+  end
+  return newest
 end
 
 -- Where to begin to read so that the row of a place is among what comes.

@@ -2,7 +2,7 @@
 load({})
 local known = call('HGET', IDS, ARGV[5])
 if known then
-  return { 'known', tonumber(known) or 0 }
+  return { 'known', place_of(ARGV[5], known) }
 end
 local waiting = call('ZCARD', DELAYED)
 if waiting >= tonumber(ARGV[1]) then

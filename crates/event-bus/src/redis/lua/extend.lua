@@ -21,7 +21,7 @@ for _, r in ipairs(claims_of(g)) do
     end
     if meant == #r.seqs then
       r.till = now and now + r.lease or tonumber(ARGV[3])
-      write_claim(g, r)
+      write_claim(g, r, true)
     elseif meant > 0 then
       to_lanes(g, r, of, false, -1)
     end
@@ -39,4 +39,5 @@ end
 many('HSET', g.slow, records)
 -- A lane that waits for a moment that has come is set free by the next claim, so the time need not be known here.
 place(g, changed, -1)
+save()
 return { 'ok' }

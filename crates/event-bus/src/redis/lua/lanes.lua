@@ -129,7 +129,8 @@ local function is_empty(r)
   return #(r.seqs or r.parts) == 0
 end
 
-local function write_claim(g, r)
+-- A record that has become another one gets another number, so that who knows its number knows what is in it.
+local function write_claim(g, r, is_same)
   if r.seqs then
     local parts = {}
     for i = 1, #r.seqs do
@@ -143,6 +144,13 @@ local function write_claim(g, r)
     return
   end
   r.low = r.parts[2]
+  if not is_same then
+    if r.id ~= '' then
+      call('HDEL', g.claims, r.id)
+    end
+    meta.claims = meta.claims + 1
+    r.id = meta.claims
+  end
   call('HSET', g.claims, r.id, cmsgpack.pack(r.low, r.till, r.lease, r.nonce, r.consumer, r.incarnation, r.parts))
 end
 

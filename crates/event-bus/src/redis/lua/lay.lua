@@ -149,14 +149,20 @@ local function forget(window)
           gone[#gone + 1] = ids[i]
         end
       else
-        local seqs = ask('HMGET', IDS, ids)
+        local values, exact = ask('HMGET', IDS, ids), {}
         for i = 1, #ids do
-          local seq = tonumber(seqs[i] or 0)
-          local is_kept = seq > meta.trimmed or call('ZSCORE', HELD, seq) or call('ZSCORE', FREED, seq)
-          if not is_kept then
-            gone[#gone + 1] = ids[i]
+          local seq = newest - #ids + i
+          if values[i] == '=' .. newest or tonumber(values[i] or 0) == seq then
+            local is_kept = seq > meta.trimmed or call('ZSCORE', HELD, seq) or call('ZSCORE', FREED, seq)
+            if is_kept then
+              -- The queue knows it no more.
+              exact[#exact + 1], exact[#exact + 2] = ids[i], seq
+            else
+              gone[#gone + 1] = ids[i]
+            end
           end
         end
+        many('HSET', IDS, exact)
       end
     end
   end

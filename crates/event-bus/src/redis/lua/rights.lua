@@ -8,7 +8,7 @@ local commands = {
   { 'ZMSCORE', META, 'm' }, { 'ZRANK', META, 'm' }, { 'ZPOPMIN', META }, { 'ZRANGE', META, '0', '0' }, { 'ZRANGEBYSCORE', META, '0', '0' },
   { 'ZREMRANGEBYSCORE', META, '0', '0' }, { 'ZREMRANGEBYRANK', META, '0', '0' },
   { 'SADD', META, 'm' }, { 'SREM', META, 'm' }, { 'SRANDMEMBER', META },
-  { 'LINDEX', META, '0' }, { 'LRANGE', META, '0', '0' }, { 'LPOP', META }, { 'RPUSH', META, 'v' }, { 'LTRIM', META, '0', '0' },
+  { 'LINDEX', META, '0' }, { 'LRANGE', META, '0', '0' }, { 'LPOP', META }, { 'RPUSH', META, 'v' }, { 'LTRIM', META, '0', '0' }, { 'LLEN', META },
   { 'LREM', META, '1', 'v' },
   { 'XADD', META, '1-0', 'f', 'v' }, { 'XDEL', META, '1' }, { 'XRANGE', META, '-', '+' }, { 'XREVRANGE', META, '+', '-' }, { 'XTRIM', META, 'MAXLEN', '0' },
 }
@@ -17,8 +17,9 @@ for i = 1, #commands do
     return { 'denied', commands[i][1] }
   end
 end
-local found = call('HMGET', META, 'layout', 'newest', 'group')
-if found[1] ~= LAYOUT and (found[1] or found[2] or found[3]) then
+local found = call('HMGET', META, 'layout', 'newest', 'numbers', 'group')
+if found[1] ~= LAYOUT and (found[1] or found[2] or found[3] or found[4]) then
   return { 'layout', found[1] or '1' }
 end
-return { 'ok' }
+-- Without it nobody of another program is handed anything: they look for it.
+return { 'ok', redis.acl_check_cmd('PUBLISH', base .. 'to:0', 'm') and 1 or 0 }

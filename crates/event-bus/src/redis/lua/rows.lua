@@ -1,7 +1,5 @@
 -- Stores events in order, in rows: what `append` does for them one by one, where all of them are new and all groups have room. Changes nothing
--- and answers `single` where that is not so.
---
--- ARGV: version, backlog_max, history_max, dedup_window, how many groups, their numbers, how many events, their ids; then for each row: which groups want it (a 0 or 1 for each), how many events, head, bodies.
+-- and answers `single` where that is not so. ARGV: see `rows_fast.lua`, which is asked first.
 local count = tonumber(ARGV[5])
 local gids = {}
 for g = 1, count do
@@ -12,14 +10,17 @@ if version ~= ARGV[1] then
   return { 'groups', version, call('HGETALL', GROUPS) }
 end
 local backlog_max, history_max, window = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local total, from = tonumber(ARGV[6 + count]), 7 + count
-local found = call('HMGET', IDS, unpack(ARGV, from, from + total - 1))
+local total, joined, ids_of = tonumber(ARGV[8 + count]), ARGV[10 + count], {}
+for id in string.gmatch(joined, '[^\n]+') do
+  ids_of[#ids_of + 1] = id
+end
+local found = call('HMGET', IDS, unpack(ids_of))
 for n = 1, total do
   if found[n] then
     return { 'single' }
   end
 end
-local rows = from + total
+local rows = 11 + count
 for at = rows, #ARGV, 4 do
   for g = 1, count do
     if byte(ARGV[at], g) == 49 then
@@ -69,10 +70,10 @@ for at = rows, #ARGV, 4 do
 end
 for n = 1, total do
   local at = n * 2
-  ids[at - 1], ids[at] = ARGV[from + n - 1], begin + n - 1
+  ids[at - 1], ids[at] = ids_of[n], begin + n - 1
 end
 call('HSET', IDS, unpack(ids))
-call('RPUSH', QUEUE, meta.newest .. '\n' .. table.concat(ARGV, '\n', from, rows - 1))
+call('RPUSH', QUEUE, meta.newest .. '\n' .. joined)
 many('ZADD', UNWANTED, unwanted)
 many('HSET', LIVE, shared)
 local evicted = 0
@@ -84,4 +85,4 @@ if popped > 0 then
 end
 forget(window)
 save()
-return { 'ok', begin, evicted }
+return { 'ok', begin, evicted, 0, {} }

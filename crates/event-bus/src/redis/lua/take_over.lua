@@ -18,7 +18,7 @@ for _, r in ipairs(claims_of(g)) do
   if r.consumer == ARGV[2] and r.incarnation ~= ARGV[3] then
     taken = taken + #open_claim(r).seqs
     r.till = 0
-    write_claim(g, r)
+    write_claim(g, r, true)
   end
 end
 local all, records, changed = call('HGETALL', g.slow), {}, {}
@@ -32,4 +32,9 @@ for i = 1, #all, 2 do
 end
 many('HSET', g.slow, records)
 place(g, changed, -1)
+local waiter = g.i ~= '' and unpack_waiter(g.i)
+if waiter and waiter.consumer == ARGV[2] and waiter.incarnation ~= ARGV[3] then
+  g.i = ''
+  save()
+end
 return { 'ok', #changed + taken }
