@@ -118,13 +118,22 @@ impl Ours {
     }
 
     async fn batches(&self, events: u64) -> Duration {
+        self.batches_by(&self.bus, events).await
+    }
+
+    /// By the publisher that stands for another process.
+    async fn batches_apart(&self, events: u64) -> Duration {
+        self.batches_by(&self.other, events).await
+    }
+
+    async fn batches_by(&self, bus: &RedisEventBus, events: u64) -> Duration {
         // To make an event, with an id of its own, is not part of it.
         let one = |first: u64| (first..(first + BATCH).min(events)).map(|n| self.event(n)).collect::<Vec<_>>();
         let batches: Vec<_> = (0..events).step_by(BATCH as usize).map(one).collect();
         let start = SystemClock.now();
         let target = self.stored.aim(events);
         for batch in batches {
-            for answer in self.bus.publish_batch(batch).await {
+            for answer in bus.publish_batch(batch).await {
                 answer.expect("stored");
             }
         }
@@ -152,10 +161,14 @@ impl Ours {
 
     /// Publish to handle, each on its own.
     async fn one_by_one(&self, events: u64, took: &mut Vec<Duration>) {
+        self.one_by_one_by(&self.bus, events, took).await;
+    }
+
+    async fn one_by_one_by(&self, bus: &RedisEventBus, events: u64, took: &mut Vec<Duration>) {
         for n in 0..events {
             let target = self.stored.aim(1);
             let start = SystemClock.now();
-            self.bus.publish(self.event(n), Delivery::AtLeastOnce).await.expect("stored");
+            bus.publish(self.event(n), Delivery::AtLeastOnce).await.expect("stored");
             self.stored.reach(target).await;
             took.push(SystemClock.now().since(start));
         }
@@ -389,6 +402,26 @@ fn paired(rt: &Runtime, ours: &Arc<Ours>, bare: &Arc<Bare>) {
                 rt.block_on(async {
                     for _ in 0..20 {
                         ours.one_by_one(50, &mut a).await;
+                        bare.one_by_one(50, &mut b).await;
+                    }
+                });
+                (p50(a), p50(b))
+            },
+            "us ",
+        );
+    }
+    if is_wanted("batches-apart") {
+        let apart = || (rate(rt.block_on(ours.batches_apart(EVENTS))), rate(rt.block_on(bare.batches(EVENTS))));
+        run("batches-apart", &apart, "k/s");
+    }
+    if is_wanted("latency-apart") {
+        run(
+            "latency-apart",
+            &|| {
+                let (mut a, mut b) = (Vec::new(), Vec::new());
+                rt.block_on(async {
+                    for _ in 0..20 {
+                        ours.one_by_one_by(&ours.other, 50, &mut a).await;
                         bare.one_by_one(50, &mut b).await;
                     }
                 });

@@ -186,7 +186,6 @@ impl RedisBroker {
     pub fn acknowledge_failover(&self) {
         self.0.redis.accept_failover();
     }
-
 }
 
 impl Store {
@@ -331,7 +330,11 @@ impl Broker for RedisBroker {
     }
 
     async fn append(&self, events: Vec<Append>) -> Vec<Result<Appended, BusError>> {
-        if events.len() > TOGETHER_MAX { self.0.append_all(&events).await } else { self.0.append_together(events).await }
+        if events.len() > TOGETHER_MAX {
+            self.0.append_all(&events).await
+        } else {
+            self.0.append_together(events).await
+        }
     }
 
     async fn delay(&self, event: Append, until: Timestamp, now: Timestamp) -> Result<Appended, BusError> {

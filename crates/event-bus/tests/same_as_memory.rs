@@ -5,7 +5,7 @@ use std::{ops::AsyncFn, sync::Arc, time::Duration};
 
 use infra_event_bus::{
     BusError, Limits, MemoryBroker, Pattern, StartFrom,
-    broker::{Append, Broker, Claim, GroupSpec, Outcome, Settle, Shards},
+    broker::{Append, Broker, Claim, GroupSpec, Outcome, Settle, Shards, Turn, Turned},
 };
 use infra_types::{CorrelationId, Envelope, EventId, Timestamp, Topic};
 use proptest::{
@@ -51,6 +51,14 @@ enum Step {
         nth: usize,
         count: usize,
         how: u8,
+    },
+    /// As `Settle`, and claims in the same step.
+    Turn {
+        nth: usize,
+        count: usize,
+        how: u8,
+        max: usize,
+        open: u64,
     },
     /// Prolongs the n-th claim that was ever made, to a moment that is away so far.
     Extend {
@@ -104,7 +112,8 @@ fn step() -> impl Strategy<Value = Step> {
     let open = prop_oneof![1 => some, 1 => Just(u64::MAX)];
     // Rarely more than one claim looks at.
     let others = prop_oneof![20 => 0..3u8, 1 => 60..70u8];
-    let claim = (group.clone(), consumer.clone(), 1..8usize, open);
+    let claim = (group.clone(), consumer.clone(), 1..8usize, open.clone());
+    let turn = (0..10usize, 1..6usize, 0..11u8, 1..8usize, open);
     prop_oneof![
         8 => proptest::collection::vec(event(), 1..5).prop_map(|events| Step::Append { events }),
         3 => (event(), others, 0..30u64)
@@ -114,6 +123,8 @@ fn step() -> impl Strategy<Value = Step> {
         10 => claim.prop_map(|(group, consumer, max, open)| Step::Claim { group, consumer, max, open }),
         // The newest claims are ended more often than the others.
         12 => (0..10usize, 1..6usize, 0..11u8).prop_map(|(nth, count, how)| Step::Settle { nth, count, how }),
+        // Nearly always all is acknowledged.
+        8 => turn.prop_map(|(nth, count, how, max, open)| Step::Turn { nth, count, how: how.saturating_sub(7), max, open }),
         1 => (0..20usize, 0..20u64).prop_map(|(nth, seconds)| Step::Extend { nth, seconds }),
         1 => (group.clone(), consumer.clone(), consumer)
             .prop_map(|(group, consumer, incarnation)| Step::TakeOver { group, consumer, incarnation }),
@@ -248,6 +259,22 @@ impl Run<'_> {
                 let ends = mine.map(|c| Settle { seq: c.2, attempt: c.3, outcome: self.outcome(*how) }).collect();
                 format!("{:?}", broker.settle(&name(group), &format!("i{consumer}"), self.now, ends).await)
             }
+            Step::Turn { nth, count, how, max, open } => {
+                let nth = self.claimed.len().checked_sub(nth + 1)?;
+                let (group, consumer, ..) = self.claimed[nth];
+                let mine = self.claimed.iter().skip(nth).filter(|c| (c.0, c.1) == (group, consumer)).take(*count);
+                let ends = mine.map(|c| Settle { seq: c.2, attempt: c.3, outcome: self.outcome(*how) }).collect();
+                let claim = self.request(group, consumer, *max, *open);
+                match broker.turn(Turn { ends, claim, waits: None }).await {
+                    Ok(Turned { settled, claims, is_waiting }) => {
+                        if let Ok(claims) = &claims {
+                            self.claimed.extend(claims.events.iter().map(|e| (group, consumer, e.seq, e.attempt)));
+                        }
+                        format!("{settled:?} {claims:?} {is_waiting}")
+                    }
+                    Err(e) => format!("{e:?}"),
+                }
+            }
             Step::Extend { nth, seconds } => {
                 let (group, consumer, seq, attempt) = *self.claimed.iter().rev().nth(*nth)?;
                 let until = self.now.saturating_add(Duration::from_secs(*seconds));
@@ -294,8 +321,8 @@ impl Run<'_> {
         }
     }
 
-    async fn claim(&mut self, group: u8, consumer: u8, max: usize, open: u64) -> String {
-        let claim = Claim {
+    fn request(&self, group: u8, consumer: u8, max: usize, open: u64) -> Claim {
+        Claim {
             group: name(group),
             consumer: format!("c{consumer}").into(),
             incarnation: format!("i{consumer}").into(),
@@ -305,7 +332,11 @@ impl Run<'_> {
             max,
             crashes_max: 2,
             shards: Shards { count: 2, open },
-        };
+        }
+    }
+
+    async fn claim(&mut self, group: u8, consumer: u8, max: usize, open: u64) -> String {
+        let claim = self.request(group, consumer, max, open);
         match self.broker.claim(claim).await {
             Ok(claims) => {
                 self.claimed.extend(claims.events.iter().map(|e| (group, consumer, e.seq, e.attempt)));

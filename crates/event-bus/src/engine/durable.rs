@@ -208,8 +208,7 @@ impl Runner {
         // What becomes due meanwhile is found then.
         self.due = None;
         self.count(|c| &c.store_errors, 1);
-        self.again =
-            Some(self.core.clock.now() + self.core.config.poll_interval.max(Duration::from_millis(5)));
+        self.again = Some(self.core.clock.now() + self.core.config.poll_interval.max(Duration::from_millis(5)));
     }
 
     fn count(&self, which: impl Fn(&Counters) -> &std::sync::atomic::AtomicU64, n: u64) {

@@ -121,8 +121,7 @@ impl Store {
                     call
                 };
                 let fast = make(&scripts::ROWS_FAST);
-                let (mut word, mut rest) =
-                    wire::answer(self.script(&scripts::ROWS_FAST, &fast, Access::Write).await?)?;
+                let (mut word, mut rest) = wire::answer(self.script(&scripts::ROWS_FAST, &fast, Access::Write).await?)?;
                 if word == "slow" {
                     let slow = make(&scripts::ROWS);
                     (word, rest) = wire::answer(self.script(&scripts::ROWS, &slow, Access::Write).await?)?;

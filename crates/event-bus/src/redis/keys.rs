@@ -5,9 +5,9 @@
 //! | what | which type of key | holds |
 //! |---|---|---|
 //! | `log` | stream | the events in rows of up to 64 that the same groups want (`FIRST-MORE`): one field, named by its head (`NUMBERS;LANES`), with the rest as its value |
-//! | `meta` | hash | the numbers of the bus and of its groups, see below |
+//! | `meta` | hash | `numbers`: those of the bus, `gN`: those of a group, each packed (`lua/common.lua`); `version` of the groups, `layout` |
 //! | `groups`, `gone` | hash, set | name → number and pattern; numbers of groups that were removed and are being cleared up |
-//! | `ids`, `queue` | hash, list | id → place (of a delayed event `d` and its number); the ids in rows as they came, each with its newest place |
+//! | `ids`, `queue` | hash, list | id → place (of a delayed event `d` and its number), or `=` and the newest place of its batch; the ids in rows as they came, each with its newest place |
 //! | `live` | hash | place → how many groups need the event, where these are more than one |
 //! | `unwanted` | sorted set | the places of kept events that no group ever wanted |
 //! | `held`, `freed` | sorted sets | places in the log before `trimmed`: still needed, and no more |
@@ -32,6 +32,9 @@
 //! `trimmed` is the place up to which the history is gone; the log is cut behind it in whole nodes, so some older entries stay for a while. If an event
 //! before it is still needed the log is not cut but single entries are removed (`odd` counts those that stay). Places in the log are without a hole but for `copies`;
 //! so what somebody else removed is noticed.
+//!
+//! A consumer that waits has left its word in `i` of the group's numbers: the next append lends to it what it stores, if the group is done with everything
+//! else, and tells it on the channel `to:PROGRAM`, or in its answer if it is of that program.
 //!
 //! Redis's own consumer groups are not used: they know no order of a key, no wait before a retry, and no giving back.
 //!

@@ -52,12 +52,7 @@ pub(super) struct Waiters {
 impl Waiters {
     /// The store is about to be asked. Whether it may take the word; and as which claim it may have lent something that did not come: what
     /// does come of it later is dropped, and the store is told to take it back.
-    pub(super) fn ask(
-        &self,
-        group: &Arc<str>,
-        incarnation: &Arc<str>,
-        to: Option<&HandOver>,
-    ) -> (bool, Option<u64>) {
+    pub(super) fn ask(&self, group: &Arc<str>, incarnation: &Arc<str>, to: Option<&HandOver>) -> (bool, Option<u64>) {
         let mut all = self.all.lock();
         let (old, mut may) = (all.remove(incarnation), false);
         if let Some(to) = to {
