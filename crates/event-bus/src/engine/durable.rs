@@ -271,12 +271,6 @@ impl Runner {
                 self.due = None;
                 return;
             }
-            Err(e @ BusError::Displaced { .. }) => {
-                if !self.unsettled.is_empty() {
-                    self.settle(durable).await;
-                }
-                return self.displaced(e);
-            }
             // Repeating it is harmless, so it does not matter whether it was stored.
             Err(_) => return self.failed(durable),
         };

@@ -53,7 +53,12 @@ impl Store {
             }
         };
         if word == "displaced" {
-            return Err(claim.displaced());
+            // Nothing is lent to it any more, but what it has done is done.
+            let settled = match ends.as_slice() {
+                [] => Settled::default(),
+                ends => self.end(&claim.group, &claim.incarnation, claim.now, ends).await?,
+            };
+            return Ok(Turned { settled, claims: Err(claim.displaced()), is_waiting: false });
         }
         self.expect_ok(&word, &claim.group)?;
         self.read_claims(&claim, rest).await
