@@ -28,8 +28,8 @@ impl Store {
         // It finds nothing lent out but this record, so of claims whose answers were lost nothing is left.
         if ends.is_empty() || record.is_some() {
             let mut call = self.claim_call(&scripts::TURN_FAST, &claim, asked.number, patience);
-            match record {
-                Some(record) => call.arg(record.number).arg(record.events).arg(record.low),
+            match &record {
+                Some(record) => call.arg(record.number).arg(record.places.len()).arg(record.low()),
                 None => call.arg("").arg(0).arg(0),
             };
             let (word, rest) = match self.script(&scripts::TURN_FAST, &call, Access::Write).await {
