@@ -442,10 +442,10 @@ impl Broker for RedisBroker {
     }
 
     async fn groups(&self, after: &str, limit: usize) -> Result<Vec<GroupNames>, BusError> {
-        self.ready().await?;
+        self.0.ready().await?;
         let mut call = scripts::LIST.call(1);
-        call.arg(&self.base);
-        let (_, mut rest) = wire::answer(self.script(&scripts::LIST, &call, Access::Read).await?)?;
+        call.arg(&self.0.base);
+        let (_, mut rest) = wire::answer(self.0.script(&scripts::LIST, &call, Access::Read).await?)?;
         let mut groups = Vec::new();
         for group in wire::array(rest.next())? {
             let mut group = wire::array(Some(group))?.into_iter();
@@ -463,11 +463,11 @@ impl Broker for RedisBroker {
     }
 
     async fn delayed(&self, after: Option<DelayPlace>, limit: usize) -> Result<Vec<DelayedEvent>, BusError> {
-        self.ready().await?;
+        self.0.ready().await?;
         let (until, number) = after.map_or((0, 0), |at| (wire::ceil_us(at.until), at.number));
         let mut call = scripts::DELAYED.call(1);
-        call.arg(&self.base).arg(until).arg(number).arg(limit);
-        let (_, mut rest) = wire::answer(self.script(&scripts::DELAYED, &call, Access::Read).await?)?;
+        call.arg(&self.0.base).arg(until).arg(number).arg(limit);
+        let (_, mut rest) = wire::answer(self.0.script(&scripts::DELAYED, &call, Access::Read).await?)?;
         let one = |event| {
             let mut event = wire::array(Some(event))?.into_iter();
             let (until, number) = (wire::from_us(wire::int(event.next())?), wire::unsigned(event.next())?);
@@ -479,10 +479,10 @@ impl Broker for RedisBroker {
     }
 
     async fn cancel_delayed(&self, id: &EventId) -> Result<bool, BusError> {
-        self.ready().await?;
+        self.0.ready().await?;
         let mut call = scripts::CANCEL.call(1);
-        call.arg(&self.base).arg(id.as_str());
-        let (_, mut rest) = wire::answer(self.script(&scripts::CANCEL, &call, Access::Write).await?)?;
+        call.arg(&self.0.base).arg(id.as_str());
+        let (_, mut rest) = wire::answer(self.0.script(&scripts::CANCEL, &call, Access::Write).await?)?;
         Ok(wire::int(rest.next())? == 1)
     }
 
