@@ -20,7 +20,7 @@ pub use environment::Environment;
 pub use preset::Preset;
 pub use problem::{ConfigError, Problem, Source};
 pub use sections::{
-    AuditSection, Backend, EmergencySection, EventsSection, LedgerSection, LogFormat, LogLevel, LoggingSection, Node,
-    PostgresSection, PostgresTls, RedisSection, RedisTopology, ResilienceSection, RiskSection, SqliteSection,
-    StateSection, Synchronous,
+    AuditSection, Backend, EmergencySection, EventsSection, LedgerSection, LimitsFrom, LogFormat, LogLevel,
+    LoggingSection, Node, PostgresSection, PostgresTls, RedisSection, RedisTopology, ResilienceSection, RiskSection,
+    SqliteSection, StateSection, Synchronous,
 };

@@ -117,6 +117,10 @@ fn limits_finite(config: &Config) -> Vec<Broken> {
             broken.push((path, message, "set the most that you are ready to lose control of"));
         }
     }
+    if risk.look_every < Duration::from_millis(10) || risk.look_every > Duration::from_secs(5) {
+        let message = "losses must be looked at every 10ms to 5s";
+        broken.push(("risk.look_every", message, "an alert has to be out within 5 s of the event"));
+    }
     for (path, share, most, message) in [
         (
             "risk.max_portfolio_exposure_pct",
@@ -291,6 +295,10 @@ mod tests {
                 assert_eq!(broken(Preset::Development, "limits_finite", &[(path, bad)]), [path], "{bad}");
             }
             assert!(broken(Preset::Development, "limits_finite", &[(path, "900719925474.0991")]).is_empty());
+        }
+        for (bad, is_broken) in [("9ms", true), ("10ms", false), ("5s", false), ("5001ms", true)] {
+            let found = broken(Preset::Development, "limits_finite", &[("risk.look_every", bad)]);
+            assert_eq!(!found.is_empty(), is_broken, "{bad}");
         }
         for (path, most, above) in [
             ("risk.max_portfolio_exposure_pct", "10", "80"),

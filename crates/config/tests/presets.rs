@@ -3,7 +3,8 @@
 use std::{path::Path, time::Duration};
 
 use infra_config::{
-    Backend, Config, ConfigBuilder, Environment, LogFormat, LogLevel, PostgresTls, Preset, Synchronous, get_config,
+    Backend, Config, ConfigBuilder, Environment, LimitsFrom, LogFormat, LogLevel, PostgresTls, Preset, Synchronous,
+    get_config,
 };
 use infra_types::Decimal;
 
@@ -65,6 +66,7 @@ fn every_preset_has_the_limits_of_the_brief() {
         assert_eq!(risk.max_portfolio_exposure_pct, Decimal::new(80, 2));
         assert_eq!(risk.max_daily_loss_pct, Decimal::new(5, 2));
         assert_eq!(risk.max_total_positions.get(), 50);
+        assert_eq!((risk.limits, risk.alert_on_warning), (LimitsFrom::Config, false));
         assert!(preset(name).emergency.lease <= Duration::from_secs(5));
     }
 }

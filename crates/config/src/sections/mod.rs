@@ -5,5 +5,5 @@ mod running;
 mod servers;
 
 pub use places::{AuditSection, Backend, EventsSection, LedgerSection, StateSection};
-pub use running::{EmergencySection, LogFormat, LogLevel, LoggingSection, ResilienceSection, RiskSection};
+pub use running::{EmergencySection, LimitsFrom, LogFormat, LogLevel, LoggingSection, ResilienceSection, RiskSection};
 pub use servers::{Node, PostgresSection, PostgresTls, RedisSection, RedisTopology, SqliteSection, Synchronous};

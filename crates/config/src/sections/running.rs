@@ -111,6 +111,17 @@ mod persons {
     }
 }
 
+/// Which limits are followed where the ledger holds limits too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum LimitsFrom {
+    /// The configuration's: a start stores them as the next version if others are stored.
+    Config,
+    /// The stored ones: the configuration's are stored only if there are none.
+    Stored,
+}
+
 /// Limits of risk. Amounts are in the account's currency; `pct` is a share of equity, 0.05 is five percent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -135,6 +146,13 @@ pub struct RiskSection {
     pub max_drawdown_pct: Decimal,
     /// Open positions at the same time.
     pub max_total_positions: NonZeroU32,
+    /// Which limits are followed if others are stored in the ledger.
+    pub limits: LimitsFrom,
+    /// Whether a loss near its limit raises its scope to ALERT, so that nothing passes that adds risk until a person re-arms it.
+    pub alert_on_warning: bool,
+    /// How often losses are compared with their limits, besides after each fill.
+    #[serde(with = "duration")]
+    pub look_every: Duration,
 }
 
 /// Retry of idempotent operations and the breaker around a server.
