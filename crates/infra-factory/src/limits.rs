@@ -1,10 +1,17 @@
-//! From the configuration's plain figures to the risk engine's limits.
+//! From the configuration's plain figures to the risk engine's limits, and which of these and the stored ones are followed.
 
 use std::time::Duration;
 
-use infra_config::RiskSection;
-use infra_risk_engine::{LimitValue, RiskLimits};
-use infra_types::Currency;
+use infra_config::{LimitsFrom, RiskSection};
+use infra_risk_engine::{LimitValue, RiskEngine, RiskError, RiskLimits};
+use infra_types::{Currency, UserId};
+
+use crate::{error::FactoryError, wiring::limit_rows::LimitRows};
+
+/// In whose name a start stores limits.
+pub(crate) const AUTHOR: &str = "config";
+/// How often a start looks again when other bots store limits at the same time.
+const TRIES: u32 = 16;
 
 /// How old a price may be that an order is judged by, where nothing else was said.
 const REFERENCE_AGE_MAX: Duration = Duration::from_secs(5);
@@ -28,4 +35,45 @@ pub(crate) fn from_config(section: &RiskSection, firm_currency: Currency) -> Ris
         drawdown_max: Some(LimitValue::OfEquity(section.max_drawdown_pct)),
         ..RiskLimits::default()
     }
+}
+
+/// Follows the `given` limits or the stored ones, as `from` says; stores the given ones where there are none. Stored limits that cannot be
+/// followed are left alone: the engine opens nothing then, and exits go on.
+pub(crate) async fn settle_on(
+    risk: &RiskEngine,
+    from: LimitsFrom,
+    given: RiskLimits,
+    rows: &LimitRows,
+) -> Result<(), FactoryError> {
+    let author = UserId::new(AUTHOR).map_err(RiskError::from)?;
+    for _ in 0..TRIES {
+        match risk.reload_limits().await {
+            Ok(_) => {}
+            Err(e @ (RiskError::Corrupt { .. } | RiskError::InvalidLimits(_))) => {
+                tracing::error!(error = %e, "the stored limits cannot be followed: nothing is opened until others are stored");
+                return Ok(());
+            }
+            Err(e) => return Err(e.into()),
+        }
+        let known = risk.limits();
+        if known.version > 0 && known.limits == given {
+            return Ok(());
+        }
+        if known.version > 0 && from != LimitsFrom::Config {
+            let (version, by) = (known.version, &known.author);
+            tracing::warn!(version, %by, "the stored limits are followed; the configuration's are others");
+            return Ok(());
+        }
+        let reason = if known.version == 0 { "the first limits, by a start" } else { "the configuration has others" };
+        let compose = |set: &infra_risk_engine::LimitSet| rows.limits(set);
+        match risk.set_limits(known.version, given.clone(), author.clone(), reason, &compose).await {
+            Ok(set) => {
+                tracing::info!(version = set.version, "limits stored");
+                return Ok(());
+            }
+            Err(RiskError::LimitsChanged { .. }) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Err(RiskError::Contended { tries: TRIES }.into())
 }

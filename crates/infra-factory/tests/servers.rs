@@ -83,7 +83,7 @@ async fn orders_state_and_halts_are_there_after_a_restart() {
     let e = infra.gate().approve(order("o-1")).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Conflict, "the order is known: {e}");
     assert!(infra.state().exists(&ns, &key).await.unwrap());
-    assert_eq!(infra.audit().statistics().await.unwrap().total, 2, "approved and placed, before the restart");
+    assert_eq!(infra.audit().statistics().await.unwrap().total, 3, "limits, approved and placed, before the restart");
     assert!(matches!(infra.verify_audit().await.unwrap(), Verdict::Ok { .. }));
     assert!(infra.close().await.unfinished.is_empty());
 }

@@ -143,7 +143,7 @@ async fn what_was_not_closed_is_carried_on_by_the_next_start() {
     assert_eq!((found.asked, found.sent), (1, 1));
     assert!(again.close().await.unfinished.is_empty());
     let last = start(dir.path(), "one").await;
-    assert_eq!(last.audit().statistics().await.unwrap().total, 2, "approved and acknowledged");
+    assert_eq!(last.audit().statistics().await.unwrap().total, 3, "limits, approved and acknowledged");
     assert!(matches!(last.verify_audit().await.unwrap(), Verdict::Ok { .. }));
     last.close().await;
 }
@@ -171,8 +171,8 @@ async fn two_bots_on_one_directory_share_exposure_and_halt_and_not_their_orders(
     let one = start(dir.path(), "one").await;
     assert!(one.refused_rows().await.unwrap().is_empty());
     assert!(matches!(one.verify_audit().await.unwrap(), Verdict::Ok { .. }));
-    // Each: approved, acknowledged, opened, filled; one refusal; one halt.
-    assert_eq!(one.audit().statistics().await.unwrap().total, 10);
+    // The first limits; each: approved, acknowledged, opened, filled; one refusal; one halt.
+    assert_eq!(one.audit().statistics().await.unwrap().total, 11);
     one.close().await;
 }
 

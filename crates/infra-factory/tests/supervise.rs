@@ -178,6 +178,32 @@ async fn the_orders_of_a_bot_that_falls_silent_are_cancelled_by_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_dead_bot_leaves_is_marked_and_counts_until_the_venue_ends_it() {
+    let (dir, book) = (TestDir::new(), Arc::new(Book::default()));
+    let (one, other) = (start(dir.path(), "one").await, start(dir.path(), "other").await);
+    let watching = other.supervise(venues(&book), quick()).await.unwrap();
+    let beating = one.supervise(venues(&book), SuperviseConfig { dead_man: None, ..quick() }).await.unwrap();
+    buy(&one, &book, "o-1").await;
+    assert!(other.gate().orphans().await.unwrap().is_empty());
+    book.is_away.store(true, Relaxed);
+    drop(beating);
+    drop(one);
+    until("it is marked", async || !other.gate().orphans().await.unwrap().is_empty()).await;
+    let orphans = other.gate().orphans().await.unwrap();
+    let mark = orphans[0].record.orphaned.as_ref().unwrap();
+    assert_eq!(
+        (orphans[0].bot.as_str(), orphans[0].record.order.id.as_str(), mark.by.as_str()),
+        ("one", "o-1", "other")
+    );
+    assert!(!nothing_is_held(&other).await, "it counts");
+    book.is_away.store(false, Relaxed);
+    until("the venue ends it", async || nothing_is_held(&other).await).await;
+    assert!(other.gate().orphans().await.unwrap().is_empty());
+    watching.stop().await.unwrap();
+    assert!(other.close().await.unfinished.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_start_without_the_way_to_a_venue_with_open_orders_is_refused() {
     let (dir, book) = (TestDir::new(), Arc::new(Book::default()));
     let infra = start(dir.path(), "one").await;

@@ -5,7 +5,8 @@ use infra_types::OrderId;
 use super::{GateError, OrderGate, sink::OrderSink};
 
 impl OrderGate {
-    /// Asks the venue to cancel an order; what it held is given back when the venue's report confirms the cancel.
+    /// Asks the venue to cancel an order; what it held is given back when the venue's report confirms the cancel. It is counted in the
+    /// message rates that cover the order, beside the call, and never waits for that.
     ///
     /// # Errors
     /// `Venue` if it did not answer; cancelling again is safe.
@@ -13,6 +14,7 @@ impl OrderGate {
     /// # Cancel safety
     /// Dropping the future may leave the cancel sent; cancelling again is safe.
     pub async fn cancel(&self, id: &OrderId, sink: &dyn OrderSink) -> Result<(), GateError> {
+        self.messages.count_cancel_of(self, id);
         sink.cancel(id).await.map_err(GateError::Venue)
     }
 
@@ -27,7 +29,8 @@ impl OrderGate {
         let open = self.open_orders().await?;
         let mut failed = 0;
         for record in &open {
-            failed += usize::from(self.cancel(&record.order.id, sink).await.is_err());
+            self.messages.count_cancel(self, record.order.clone());
+            failed += usize::from(sink.cancel(&record.order.id).await.is_err());
         }
         Ok((open.len(), failed))
     }

@@ -8,6 +8,9 @@ use parking_lot::Mutex;
 
 use super::{error::GateError, record::OrderRecord};
 
+/// The prefix of every bot's open orders.
+pub(super) const OPEN: &str = "order/open/";
+
 pub(super) struct OrderKeys {
     pub(super) open: Key,
     pub(super) done: Key,
@@ -32,7 +35,7 @@ pub(super) struct OrderLedger {
 impl OrderLedger {
     pub(super) fn new(store: Arc<dyn StateStore>, namespace: Namespace, bot: &BotId) -> Self {
         // Ids hold no slash, so no bot's prefix begins another's.
-        let (open_prefix, done_prefix) = (format!("order/open/{bot}/"), format!("order/done/{bot}/"));
+        let (open_prefix, done_prefix) = (format!("{OPEN}{bot}/"), format!("order/done/{bot}/"));
         Self { store, namespace, open_prefix, done_prefix, open: Mutex::default() }
     }
 
@@ -90,18 +93,28 @@ impl OrderLedger {
     }
 
     async fn list(&self, prefix: &str) -> Result<Vec<OrderRecord>, GateError> {
-        let mut records = Vec::new();
-        let mut scan = Scan::new(prefix);
-        scan.limit = 1_000;
-        loop {
-            let page = self.store.scan(&self.namespace, scan.clone()).await?;
-            for (key, entry) in &page.entries {
-                records.push(decode(key.name(), &entry.value)?);
-            }
-            match page.next {
-                Some(next) => scan.after = Some(next),
-                None => return Ok(records),
-            }
+        let found = records_under(&self.store, &self.namespace, prefix).await?;
+        Ok(found.into_iter().map(|(_, record)| record).collect())
+    }
+}
+
+/// The records under a prefix, with their keys.
+pub(super) async fn records_under(
+    store: &Arc<dyn StateStore>,
+    namespace: &Namespace,
+    prefix: &str,
+) -> Result<Vec<(String, OrderRecord)>, GateError> {
+    let mut records = Vec::new();
+    let mut scan = Scan::new(prefix);
+    scan.limit = 1_000;
+    loop {
+        let page = store.scan(namespace, scan.clone()).await?;
+        for (key, entry) in &page.entries {
+            records.push((key.name().to_owned(), decode(key.name(), &entry.value)?));
+        }
+        match page.next {
+            Some(next) => scan.after = Some(next),
+            None => return Ok(records),
         }
     }
 }

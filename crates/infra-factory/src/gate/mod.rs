@@ -8,11 +8,14 @@ mod approved;
 mod cancel;
 mod error;
 mod ledger;
+mod messages;
+mod orphans;
 mod place;
 mod reconcile;
 mod record;
 mod report;
 mod rows;
+mod scopes;
 mod sink;
 mod tokens;
 mod withdraw;
@@ -20,29 +23,32 @@ mod withdraw;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
-use infra_emergency::{EmergencyController, OrderScopes, Stance};
+use infra_emergency::{EmergencyController, LimitReport, Stance};
 use infra_latency_monitor::Recorder;
-use infra_risk_engine::{Approval, RiskEngine, RiskError};
+use infra_risk_engine::{Approval, RiskEngine, RiskError, RiskEvents};
 use infra_state_store::{Batch, Op, StateStore, StoreError, When};
 use infra_types::{BotId, Clock, CorrelationId, ErrorKind, Namespace, Order, OrderId};
 
+pub(crate) use self::orphans::orphans;
 pub use self::{
     approved::Approved,
     error::GateError,
+    orphans::Orphan,
     place::Placed,
     reconcile::{NotAtVenue, Reconciled},
-    record::OrderRecord,
+    record::{OrderRecord, Orphaned},
     report::Reported,
     sink::{OrderSink, Placement, SinkError, VenueOrder},
     withdraw::Withdrawn,
 };
-use self::{ledger::OrderLedger, record::OrderRecord as Record, rows::Rows, tokens::Tokens};
-use crate::wiring::breach_halts;
+use self::{ledger::OrderLedger, messages::Messages, record::OrderRecord as Record, rows::Rows, tokens::Tokens};
+pub use crate::wiring::breach_escalates::LossPolicy;
+use crate::wiring::breach_escalates::{LossParts, LossWatch};
 
 /// How the gate waits and gives up.
 #[derive(Debug, Clone)]
@@ -55,15 +61,27 @@ pub struct GateConfig {
     pub queries_max: u32,
     /// How long to wait between those.
     pub backoff: infra_types::Backoff,
-    /// Whether a refusal by a loss limit halts trading. Default true.
+    /// Whether a breach of a loss limit halts the limit's scope: the account, or the strategy. Default true.
     pub halt_on_breach: bool,
+    /// How losses are watched, and what else comes of them.
+    pub losses: LossPolicy,
+    /// Whether a fill beyond what was approved, or an exit's fill that makes a position larger, halts the account. Default true.
+    pub halt_on_unexpected_fill: bool,
 }
 
 impl Default for GateConfig {
     fn default() -> Self {
         let ms = Duration::from_millis;
         let backoff = infra_types::Backoff::new(ms(2), ms(500), 3, infra_types::Jitter::Equal).unwrap_or_default();
-        Self { approval_ttl: Duration::from_secs(5), attempts_max: 5, queries_max: 5, backoff, halt_on_breach: true }
+        Self {
+            approval_ttl: Duration::from_secs(5),
+            attempts_max: 5,
+            queries_max: 5,
+            backoff,
+            halt_on_breach: true,
+            losses: LossPolicy::default(),
+            halt_on_unexpected_fill: true,
+        }
     }
 }
 
@@ -96,9 +114,11 @@ pub struct GateParts {
 pub struct OrderGate {
     parts: GateParts,
     config: GateConfig,
-    orders: OrderLedger,
+    orders: Arc<OrderLedger>,
     rows: Rows,
     tokens: Tokens,
+    losses: Arc<LossWatch>,
+    messages: Messages,
     /// A reply of the ledger was lost, so what risk remembers may be older than what the ledger holds.
     risk_is_behind: AtomicBool,
 }
@@ -113,9 +133,46 @@ impl OrderGate {
     /// Puts the gate together; no I/O.
     #[must_use]
     pub fn new(parts: GateParts, config: GateConfig) -> Self {
-        let orders = OrderLedger::new(Arc::clone(&parts.ledger), parts.namespace.clone(), &parts.bot);
-        let rows = Rows::new(parts.bot.clone());
-        Self { parts, config, orders, rows, tokens: Tokens::default(), risk_is_behind: AtomicBool::new(false) }
+        let losses = LossParts {
+            bot: parts.bot.clone(),
+            ledger: Arc::clone(&parts.ledger),
+            namespace: parts.namespace.clone(),
+            risk: Arc::clone(&parts.risk),
+            switch: Arc::clone(&parts.emergency),
+            decision_clock: Arc::clone(&parts.decision_clock),
+            system_clock: Arc::clone(&parts.system_clock),
+        };
+        let losses = Arc::new(LossWatch::new(losses, config.losses.clone(), config.halt_on_breach));
+        Self::over(parts, config, losses)
+    }
+
+    fn over(parts: GateParts, config: GateConfig, losses: Arc<LossWatch>) -> Self {
+        let orders = Arc::new(OrderLedger::new(Arc::clone(&parts.ledger), parts.namespace.clone(), &parts.bot));
+        let events = RiskEvents::new(Arc::clone(&parts.ledger), parts.namespace.clone()).ok();
+        let rows = Rows::new(parts.bot.clone(), events);
+        let (tokens, messages, risk_is_behind) = (Tokens::default(), Messages::default(), AtomicBool::new(false));
+        Self { parts, config, orders, rows, tokens, losses, messages, risk_is_behind }
+    }
+
+    /// Compares what accounts and strategies lost with their limits now, at the last quotes: a breach halts the limit's scope, as if an
+    /// order had been refused by it. Answers the figures that are near their limit or beyond it. An infrastructure does this after
+    /// each fill and every [`LossPolicy::look_every`], unless its decisions follow a clock of their own: a replay calls it at times
+    /// of its own.
+    ///
+    /// # Cancel safety
+    /// As [`EmergencyController::halt`]; what was not told is told by the next call.
+    pub async fn check_losses(&self) -> Vec<LimitReport> {
+        self.losses.look().await
+    }
+
+    pub(crate) fn losses(&self) -> &Arc<LossWatch> {
+        &self.losses
+    }
+
+    /// Cancels that are in no message rate: the ledger did not answer, or 64 others were just being counted. They were sent all the same.
+    #[must_use]
+    pub fn messages_uncounted(&self) -> u64 {
+        self.messages.uncounted()
     }
 
     /// Asks for an order to be allowed: kill switch, limits, reservation and a durable record, in this order.
@@ -153,12 +210,12 @@ impl OrderGate {
     async fn decide(&self, order: Order, ops: Vec<Op>) -> Result<Approved<Order>, GateError> {
         self.catch_up().await?;
         self.sweep().await?;
-        let scopes = OrderScopes::of(&order);
-        let stance = match self.parts.emergency.stance_of(&scopes) {
-            Stance::Open => infra_risk_engine::Stance::Open,
-            Stance::ReduceOnly => infra_risk_engine::Stance::ReduceOnly,
-            Stance::Closed => {
-                let state = self.parts.emergency.state_of(&scopes).to_string();
+        self.losses.saw(&order.account, &order.strategy);
+        let stance = match self.stance_of(&order) {
+            (Stance::Open, _) => infra_risk_engine::Stance::Open,
+            (Stance::ReduceOnly, _) => infra_risk_engine::Stance::ReduceOnly,
+            (Stance::Closed, state) => {
+                let state = state.to_string();
                 let refused = GateError::Halted { order: order.id.clone(), state };
                 return Err(self.refuse(&order, refused, ops).await);
             }
@@ -169,7 +226,8 @@ impl OrderGate {
         let keys = self.orders.keys(&order.id)?;
         // From before it is written down until it is placed, nobody else in this process may end it.
         let _flight = self.tokens.fly(&order.id);
-        // Before the caller's operations come ours: the id was never used, and the record.
+        // Before the caller's operations come ours: the id was never used, the record, and the rows of this decision.
+        let own_count = AtomicUsize::new(0);
         let compose = |approval: &Approval| {
             let record = self.record(approval, approval_id, approved_at);
             let mut own = vec![
@@ -177,16 +235,16 @@ impl OrderGate {
                 ledger::set(&keys.open, &record, When::Absent),
             ];
             own.extend(self.rows.approved(&record, &approval.decision));
+            own_count.store(own.len(), Ordering::Relaxed);
             own.extend(ops.iter().cloned());
             own
         };
-        let own_count = 2 + rows::APPROVED_ROWS;
-        match self.parts.risk.check_and_reserve(order, stance, &compose).await {
+        let answer = self.parts.risk.check_and_reserve(order, stance, &compose).await;
+        let own_count = own_count.load(Ordering::Relaxed);
+        match answer {
             Ok(approval) => Ok(self.hand_out(approval.order, approval_id, approved_at)),
             Err(RiskError::Refused(decision)) => {
-                if self.config.halt_on_breach {
-                    breach_halts::on_refusal(&self.parts.emergency, &decision).await;
-                }
+                self.losses.refused(&decision).await;
                 Err(self.refuse(&wanted, GateError::Refused(decision), ops).await)
             }
             Err(RiskError::Caller { index, source: StoreError::Mismatch { .. } }) if index < 2 => {

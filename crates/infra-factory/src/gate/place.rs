@@ -1,6 +1,6 @@
 //! Sending: the only caller of a venue's `place`.
 
-use infra_emergency::{OrderScopes, Stance};
+use infra_emergency::Stance;
 use infra_risk_engine::Effect;
 use infra_types::{Execution, ExecutionKind, Order, OrderId};
 
@@ -69,8 +69,9 @@ impl OrderGate {
 
     /// Whether the kill switch, asked now, lets this order out.
     async fn recheck(&self, order: &Order) -> Result<(), GateError> {
-        let (id, scopes) = (&order.id, OrderScopes::of(order));
-        let allowed = match self.parts.emergency.stance_of(&scopes) {
+        let id = &order.id;
+        let (stance, state) = self.stance_of(order);
+        let allowed = match stance {
             Stance::Open => true,
             Stance::Closed => false,
             Stance::ReduceOnly => {
@@ -82,7 +83,7 @@ impl OrderGate {
             return Ok(());
         }
         self.give_up(id).await?;
-        Err(GateError::Halted { order: id.clone(), state: self.parts.emergency.state_of(&scopes).to_string() })
+        Err(GateError::Halted { order: id.clone(), state: state.to_string() })
     }
 
     /// Ends an order that is surely not at the venue. What the ledger does not take now, the next sweep does.

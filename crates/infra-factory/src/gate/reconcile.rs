@@ -95,7 +95,12 @@ impl OrderGate {
         }
         result.asked += 1;
         match self.ask(id, sink).await {
-            Ok(true) => result.at_venue += 1,
+            Ok(true) => {
+                result.at_venue += 1;
+                if record.orphaned.is_some() {
+                    self.take_up(id).await?;
+                }
+            }
             Err(GateError::Venue(_)) => result.unknown += 1,
             Err(e) => return Err(e),
             // Only an order without a word from the venue can be missing there honestly.

@@ -1,7 +1,9 @@
 //! What is written down about an order, and the states it passes through.
 
 use infra_risk_engine::Reservation;
-use infra_types::{CorrelationId, Execution, ExecutionId, ExecutionKind, Fill, Order, OrderStatus, Qty, Timestamp};
+use infra_types::{
+    BotId, CorrelationId, Execution, ExecutionId, ExecutionKind, Fill, Order, OrderStatus, Qty, Timestamp,
+};
 use serde::{Deserialize, Serialize};
 
 /// Reports after which an order takes no more fills: a record of so many, each as long as can be, still fits into one value
@@ -29,6 +31,20 @@ pub struct OrderRecord {
     pub filled_notional: infra_types::Decimal,
     /// The reports that were counted, oldest first.
     pub executions: Vec<Execution>,
+    /// Its bot was found dead, and nobody has heard of the order's end since: it counts until the venue says that it is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orphaned: Option<Orphaned>,
+}
+
+/// That nobody looks after an order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Orphaned {
+    /// Since when, by the decision clock of who found out.
+    pub since: Timestamp,
+    /// Who found out.
+    pub by: BotId,
+    /// What.
+    pub why: String,
 }
 
 /// What a report changes.
@@ -60,6 +76,7 @@ impl OrderRecord {
             filled: Qty::ZERO,
             filled_notional: infra_types::Decimal::ZERO,
             executions: Vec::new(),
+            orphaned: None,
         }
     }
 

@@ -1,5 +1,7 @@
 //! What venues say comes back here, and nowhere else.
 
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
 use infra_risk_engine::{Outcome, RiskError, Settled};
 use infra_state_store::{Batch, Op, StoreError};
 use infra_types::{CorrelationId, Decimal, ErrorKind, Execution, OrderId, OrderStatus};
@@ -9,6 +11,7 @@ use super::{
     ledger::Stored,
     record::{OrderRecord, Step},
 };
+use crate::wiring::unexpected_fill_halts;
 
 /// How often a report is tried again after another process changed the same records.
 const TRIES_MAX: u32 = 16;
@@ -144,13 +147,27 @@ impl OrderGate {
                     next
                 };
                 // Keys were checked when the order was approved, so composing cannot fail any more.
-                let own_count = compose(&next, None)?.1;
+                compose(&next, None)?;
+                // What is told of a fill depends on what it did, and so does where the caller's operations begin.
+                let own = AtomicUsize::new(0);
                 let ops_of = |settled: &Settled| {
-                    compose(&with_reservation(settled), Some(settled)).map(|(all, _)| all).unwrap_or_default()
+                    let (all, own_count) = compose(&with_reservation(settled), Some(settled)).unwrap_or_default();
+                    own.store(own_count, Relaxed);
+                    all
                 };
                 let reservation = stored.record.reservation.clone();
-                match self.parts.risk.settle(&order, &reservation, outcome, &ops_of).await {
-                    Ok(settled) => (with_reservation(&settled), is_fill.then_some(settled.realised)),
+                let answer = self.parts.risk.settle(&order, &reservation, outcome, &ops_of).await;
+                let own_count = own.load(Relaxed);
+                match answer {
+                    Ok(settled) => {
+                        if is_fill {
+                            self.losses.filled(&order.account, &order.strategy);
+                        }
+                        if self.config.halt_on_unexpected_fill {
+                            unexpected_fill_halts::after(&self.parts.emergency, &order, &settled).await;
+                        }
+                        (with_reservation(&settled), is_fill.then_some(settled.realised))
+                    }
                     Err(RiskError::Caller { index: 0, source: StoreError::Mismatch { .. } }) => return Ok(None),
                     Err(RiskError::Caller { index, source }) if index >= own_count => {
                         return Err(GateError::Caller { index: index - own_count, source });

@@ -2,25 +2,31 @@
 
 use std::collections::BTreeMap;
 
-use infra_risk_engine::{Decision, Settled};
+use infra_risk_engine::{Decision, RiskEvent, RiskEventKind, RiskEvents, Settled};
 use infra_state_store::Op;
 use infra_types::{BotId, Execution, ExecutionKind, Order, Timestamp};
 
 use super::{error::GateError, record::OrderRecord};
-use crate::wiring::outbox::{AuditRow, Outbox};
-
-/// How many operations [`Rows::approved`] makes.
-pub(super) const APPROVED_ROWS: usize = 1;
+use crate::wiring::{
+    outbox::{AuditRow, Outbox},
+    unexpected_fill_halts,
+};
 
 pub(super) struct Rows {
     bot: BotId,
     outbox: Outbox,
+    events: Option<RiskEvents>,
 }
 
 impl Rows {
-    pub(super) fn new(bot: BotId) -> Self {
+    pub(super) fn new(bot: BotId, events: Option<RiskEvents>) -> Self {
         let outbox = Outbox::of(&bot);
-        Self { bot, outbox }
+        Self { bot, outbox, events }
+    }
+
+    /// The operation that keeps a risk event; an event always fits.
+    fn event(&self, event: &RiskEvent) -> Option<Op> {
+        self.events.as_ref()?.op(event).ok()
     }
 
     fn row(&self, id: String, kind: &str, action: &str, order: &Order, at: Timestamp) -> AuditRow {
@@ -50,7 +56,17 @@ impl Rows {
         let order = &record.order;
         let mut row = self.row(format!("{}.approve", order.id), "ORDER_APPROVED", "approve", order, record.approved_at);
         row.details.insert("checks".into(), decision.checks.len().to_string());
-        vec![self.outbox.audit(&row)]
+        let mut ops = vec![self.outbox.audit(&row)];
+        ops.extend(self.decided(order, decision, record.approved_at));
+        ops
+    }
+
+    /// What is kept of a decision: what refused, what was overridden, and what rules that are tried out would have refused. Warnings
+    /// are in the decision: one with each order would leave no room for the rest.
+    fn decided(&self, order: &Order, decision: &Decision, at: Timestamp) -> Vec<Op> {
+        let events = RiskEvent::of_decision(at, order, decision);
+        let kept = events.iter().filter(|event| event.kind != RiskEventKind::Warning);
+        kept.filter_map(|event| self.event(event)).collect()
     }
 
     pub(super) fn refused(&self, order: &Order, refusal: &GateError, at: Timestamp) -> Vec<Op> {
@@ -59,7 +75,26 @@ impl Rows {
         let mut row = self.row(id, "RISK_ALERT", "refuse", order, at);
         row.details.insert("code".into(), refusal.code().into());
         row.details.insert("reason".into(), refusal.to_string());
-        vec![self.outbox.audit(&row)]
+        let mut ops = vec![self.outbox.audit(&row)];
+        if let GateError::Refused(decision) = refusal {
+            ops.extend(self.decided(order, decision, at));
+        }
+        ops
+    }
+
+    /// An order lost the bot that looks after it, or has one again.
+    pub(super) fn orphaned(&self, next: &OrderRecord, at: Timestamp) -> Vec<Op> {
+        let (kind, what, action, words) = match &next.orphaned {
+            Some(mark) => (RiskEventKind::Orphaned, "ORDER_ORPHANED", "orphan", format!("{}: {}", mark.by, mark.why)),
+            None => (RiskEventKind::Adopted, "ORDER_TAKEN_UP", "take_up", "its bot is back".to_owned()),
+        };
+        let scope = infra_types::Scope::Account(next.order.account.clone());
+        let event = RiskEvent::new(at, kind, scope, action).about(&next.order).with_note(&words);
+        let mut row = self.row(format!("{}.{}.{action}", next.order.id, event.id), what, action, &next.order, at);
+        row.details.insert("why".into(), words);
+        let mut ops = vec![self.outbox.audit(&row)];
+        ops.extend(self.event(&event));
+        ops
     }
 
     pub(super) fn reported(
@@ -94,6 +129,10 @@ impl Rows {
             if let Some(settled) = settled {
                 row.details.insert("realised".into(), settled.realised.to_string());
                 ops.extend(self.position_row(next, execution, settled));
+                if let Some(event) = unexpected_fill_halts::event(at, &next.order, settled) {
+                    row.details.insert("unexpected".into(), event.note.clone());
+                    ops.extend(self.event(&event));
+                }
             }
             // Every fill is told at once (SEC 15c3-5(c)(2)(iv)).
             ops.push(self.outbox.execution("post_trade", &next.order.instrument, execution));

@@ -1,10 +1,9 @@
 //! Taking every order out of a venue's book that lies in a scope, and finding out what became of each.
 
 use futures::{StreamExt, stream};
-use infra_emergency::OrderScopes;
-use infra_types::{BotId, ExecutionKind, OrderId, Scope, Venue};
+use infra_types::{BotId, ExecutionKind, Order, OrderId, Scope, Venue};
 
-use super::{GateError, OrderGate, ledger::OrderLedger, rows::Rows, sink::OrderSink, tokens::Tokens};
+use super::{GateError, OrderGate, sink::OrderSink};
 
 /// Calls that are under way at one venue at a time.
 const CALLS_MAX: usize = 16;
@@ -37,10 +36,10 @@ impl OrderGate {
     /// # Cancel safety
     /// Dropping the future may leave cancels sent; calling again goes on.
     pub async fn withdraw(&self, scope: &Scope, venue: &Venue, sink: &dyn OrderSink) -> Result<Withdrawn, GateError> {
-        let lies_in = |order: &infra_types::Order| OrderScopes::of(order).lie_in(scope);
+        let groups = self.groups_for(scope).await;
         let open = self.open_orders().await?.into_iter().map(|record| record.order);
-        let mine = open.filter(|order| order.instrument.venue == *venue && lies_in(order));
-        let mut fates = stream::iter(mine).map(|order| self.withdraw_one(order.id, sink)).buffer_unordered(CALLS_MAX);
+        let mine = open.filter(|order| order.instrument.venue == *venue && groups.scopes(order).lie_in(scope));
+        let mut fates = stream::iter(mine).map(|order| self.withdraw_one(order, sink)).buffer_unordered(CALLS_MAX);
         let mut withdrawn = Withdrawn::default();
         while let Some(fate) = fates.next().await {
             match fate? {
@@ -53,9 +52,11 @@ impl OrderGate {
         Ok(withdrawn)
     }
 
-    async fn withdraw_one(&self, id: OrderId, sink: &dyn OrderSink) -> Result<Fate, GateError> {
+    async fn withdraw_one(&self, order: Order, sink: &dyn OrderSink) -> Result<Fate, GateError> {
+        let id = order.id.clone();
         // One that is just being sent may reach the book after this cancel: it is asked for again.
         let is_idle = self.tokens.fly_if_idle(&id).is_some();
+        self.messages.count_cancel(self, order);
         if sink.cancel(&id).await.is_err() {
             return Ok(Fate::Open(id));
         }
@@ -82,11 +83,9 @@ impl OrderGate {
     pub fn of_bot(&self, bot: &BotId) -> Self {
         let mut parts = self.parts.clone();
         parts.bot = bot.clone();
-        let orders = OrderLedger::new(std::sync::Arc::clone(&parts.ledger), parts.namespace.clone(), bot);
-        let rows = Rows::new(bot.clone());
-        let (config, tokens) = (self.config.clone(), Tokens::default());
+        let gate = Self::over(parts, self.config.clone(), std::sync::Arc::clone(&self.losses));
         // What another process wrote is not in this one's memory.
-        let risk_is_behind = std::sync::atomic::AtomicBool::new(true);
-        Self { parts, config, orders, rows, tokens, risk_is_behind }
+        gate.risk_is_behind.store(true, std::sync::atomic::Ordering::Release);
+        gate
     }
 }

@@ -17,11 +17,12 @@ use super::{
 };
 use crate::{
     error::FactoryError,
-    gate::{GateConfig, GateParts, OrderGate},
+    gate::{GateConfig, GateParts, LossPolicy, OrderGate},
     instance::InstanceLock,
     limits,
     wiring::{
         halt_rows,
+        limit_rows::LimitRows,
         outbox::Outbox,
         relay::{Relay, ToAudit, ToBus},
     },
@@ -34,7 +35,7 @@ const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct InfrastructureBuilder {
     config: Config,
-    decision_clock: Arc<dyn Clock>,
+    decision_clock: Option<Arc<dyn Clock>>,
     firm_currency: Option<Currency>,
     risk_limits: Option<RiskLimits>,
     gate: GateConfig,
@@ -42,14 +43,21 @@ pub struct InfrastructureBuilder {
 
 impl InfrastructureBuilder {
     pub(super) fn new(config: Config) -> Self {
-        let gate = GateConfig { halt_on_breach: config.emergency.auto_halt_on_limit, ..GateConfig::default() };
-        Self { config, decision_clock: SystemClock::shared(), firm_currency: None, risk_limits: None, gate }
+        let losses = LossPolicy {
+            alert_on_warning: config.risk.alert_on_warning,
+            look_every: config.risk.look_every,
+            ..LossPolicy::default()
+        };
+        let halt_on_breach = config.emergency.auto_halt_on_limit;
+        let gate = GateConfig { halt_on_breach, losses, ..GateConfig::default() };
+        Self { config, decision_clock: None, firm_currency: None, risk_limits: None, gate }
     }
 
-    /// The clock that decisions are dated by: a replay brings its own. Leases, tokens and latency keep the machine's.
+    /// The clock that decisions are dated by: a replay brings its own. Leases, tokens and latency keep the machine's. Losses are then
+    /// not looked at by the machine's clock either: call [`OrderGate::check_losses`].
     #[must_use]
     pub fn decision_clock(mut self, clock: Arc<dyn Clock>) -> Self {
-        self.decision_clock = clock;
+        self.decision_clock = Some(clock);
         self
     }
 
@@ -60,7 +68,8 @@ impl InfrastructureBuilder {
         self
     }
 
-    /// Limits in full, instead of those that the configuration's `risk` section gives.
+    /// Limits in full, instead of those that the configuration's `risk` section gives. Which of these and those that are stored in the
+    /// ledger are followed is the configuration's `risk.limits`.
     #[must_use]
     pub fn risk_limits(mut self, limits: RiskLimits) -> Self {
         self.risk_limits = Some(limits);
@@ -85,6 +94,8 @@ impl InfrastructureBuilder {
         let Self { config, decision_clock, firm_currency, risk_limits, gate } = self;
         let bot = config.bot_id.clone();
         let system = SystemClock::shared();
+        let is_live = decision_clock.is_none();
+        let decision_clock = decision_clock.unwrap_or_else(SystemClock::shared);
         let mut places = Places::open(&config, &system)?;
         let outlives_process = super::outlives_process(&config);
         let instance = outlives_process.then(|| InstanceLock::take(&config.data_dir, &bot)).transpose()?;
@@ -106,8 +117,10 @@ impl InfrastructureBuilder {
         let firm_currency = firm_currency.map_err(infra_risk_engine::RiskError::from)?;
         let risk_limits = risk_limits.unwrap_or_else(|| limits::from_config(&config.risk, firm_currency));
         let store = Arc::clone(&places.ledger);
+        let given = risk_limits.clone();
         let risk = Arc::new(RiskEngine::new(store, ledger.clone(), Arc::clone(&decision_clock), risk_limits)?);
         risk.restore().await?;
+        limits::settle_on(&risk, config.risk.limits, given, &LimitRows::new(&bot, &places.ledger, &ledger)?).await?;
 
         let latency: Arc<dyn LatencyMonitor> =
             Arc::new(MemoryLatencyMonitor::new(LatencyConfig::default(), Arc::clone(&system))?);
@@ -139,7 +152,10 @@ impl InfrastructureBuilder {
         // A halt is heard at once where the bus lives, and with the next poll where it does not.
         let listener = emergency.listen(Arc::clone(&places.unspilled_events)).await?;
         // Nothing may fail any more once tasks run.
-        let tasks = [&events_relay, &audit_relay].map(|r| tokio::spawn(Arc::clone(r).run())).into();
+        let mut tasks: Vec<_> = [&events_relay, &audit_relay].map(|r| tokio::spawn(Arc::clone(r).run())).into();
+        if is_live {
+            tasks.push(tokio::spawn(Arc::clone(gate.losses()).run()));
+        }
         let poller = emergency.spawn_poller();
         Ok(Infrastructure {
             bot,

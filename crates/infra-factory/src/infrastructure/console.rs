@@ -1,12 +1,15 @@
 //! A person's way to the ledger of running bots, from a process of its own that trades nothing.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use infra_config::{Backend, Config};
+use infra_config::{Backend, Config, LimitsFrom, RiskSection};
 use infra_emergency::{EmergencyController, TRANSITION_TOPIC};
 use infra_event_bus::Delivery;
+use infra_risk_engine::{Enabled, LimitSet, Override, RiskEngine, RiskError, RiskLimits};
 use infra_state_store::Key;
-use infra_types::{BotId, Clock, Envelope, SystemClock, Topic};
+use infra_types::{
+    AccountId, BotId, Clock, Currency, Envelope, Order, OrderId, StrategyId, SystemClock, Topic, UserId,
+};
 
 use super::{
     Infrastructure,
@@ -14,7 +17,10 @@ use super::{
 };
 use crate::{
     error::FactoryError,
+    gate::{self, Orphan},
+    limits,
     wiring::{
+        limit_rows::LimitRows,
         outbox::Outbox,
         relay::{Relay, ToAudit, ToBus},
     },
@@ -23,13 +29,15 @@ use crate::{
 /// How long audit log and bus may take to hear of a transition before it is left to wait for them.
 const TELL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The kill switch of the bots that share a configuration's ledger. It takes no bot's place: any number may be open beside them.
+/// The kill switch and the limits of the bots that share a configuration's ledger. It takes no bot's place: any number may be open beside them.
 ///
 /// What is done with it is durable, and seen by every bot, as soon as the ledger has it. Audit log and event bus hear of it
 /// through the outbox of bot id [`Console::ID`], which [`Console::tell`] carries on.
 pub struct Console {
     emergency: Arc<EmergencyController>,
     places: Places,
+    bot: BotId,
+    section: RiskSection,
     to_bus: Arc<Relay>,
     to_audit: Arc<Relay>,
 }
@@ -83,13 +91,139 @@ impl Console {
         let to_bus = relay(outbox.events_queue(), events_refused, Box::new(bus) as _);
         let to_audit = relay(outbox.audit_queue(), audit_refused, Box::new(audit) as _);
         super::build::confirm(&emergency).await?;
-        Ok(Self { emergency, places, to_bus, to_audit })
+        let section = config.risk.clone();
+        Ok(Self { emergency, places, bot, section, to_bus, to_audit })
     }
 
     /// The kill switch.
     #[must_use]
     pub fn emergency(&self) -> &Arc<EmergencyController> {
         &self.emergency
+    }
+
+    /// An engine beside those of the bots, which decides nothing; the stored limits are read.
+    async fn risk(&self) -> Result<RiskEngine, FactoryError> {
+        let currency = Currency::new("USDT").map_err(RiskError::from)?;
+        let (store, clock) = (Arc::clone(&self.places.ledger), SystemClock::shared());
+        let given = limits::from_config(&self.section, currency);
+        let risk = RiskEngine::new(store, namespace(Infrastructure::LEDGER), clock, given)?;
+        risk.reload_limits().await?;
+        Ok(risk)
+    }
+
+    fn rows(&self) -> Result<LimitRows, RiskError> {
+        LimitRows::new(&self.bot, &self.places.ledger, &namespace(Infrastructure::LEDGER))
+    }
+
+    /// Which limits a bot of this configuration follows when it starts.
+    #[must_use]
+    pub fn limits_from(&self) -> LimitsFrom {
+        self.section.limits
+    }
+
+    /// The limits that every bot of the ledger decides by; version 0 if none are stored, with what the configuration says.
+    ///
+    /// # Errors
+    /// What the ledger says; `Risk` if what is stored cannot be read.
+    ///
+    /// # Cancel safety
+    /// Reads change nothing.
+    pub async fn limits(&self) -> Result<LimitSet, FactoryError> {
+        Ok(self.risk().await?.limits())
+    }
+
+    /// The newest stored versions, at most `max` (1 to 1,000), the newest first.
+    ///
+    /// # Errors
+    /// As [`Console::limits`].
+    ///
+    /// # Cancel safety
+    /// Reads change nothing.
+    pub async fn limit_history(&self, max: usize) -> Result<Vec<LimitSet>, FactoryError> {
+        Ok(self.risk().await?.limit_history(max).await?)
+    }
+
+    /// Stores limits as the next version after `base`, with their audit row; from then on no bot decides by older ones.
+    ///
+    /// # Errors
+    /// `Risk` with every mistake, or if another version than `base` is stored; what the ledger says.
+    ///
+    /// # Cancel safety
+    /// Dropping the future may leave them stored, never half.
+    pub async fn set_limits(
+        &self,
+        base: u64,
+        limits: RiskLimits,
+        by: UserId,
+        reason: &str,
+    ) -> Result<LimitSet, FactoryError> {
+        let rows = self.rows()?;
+        Ok(self.risk().await?.set_limits(base, limits, by, reason, &|set| rows.limits(set)).await?)
+    }
+
+    /// Lets a strategy that reached its number of executions act again, with its audit row.
+    ///
+    /// # Errors
+    /// `Risk` without a reason; what the ledger says.
+    ///
+    /// # Cancel safety
+    /// Dropping the future may leave it enabled, never half.
+    pub async fn enable_strategy(
+        &self,
+        strategy: &StrategyId,
+        by: UserId,
+        reason: &str,
+    ) -> Result<Enabled, FactoryError> {
+        let rows = self.rows()?;
+        Ok(self.risk().await?.enable_strategy(strategy, by, reason, &|enabled| rows.enabled(enabled)).await?)
+    }
+
+    /// Asks that exactly this order be let past `rules` once, within `life` (a day at most); another person grants it.
+    ///
+    /// # Errors
+    /// `Risk` for a rule that is not in the limits, no rule, no reason, or too long a life; what the ledger says.
+    ///
+    /// # Cancel safety
+    /// Dropping the future may leave it asked for, never half.
+    pub async fn request_override(
+        &self,
+        order: &Order,
+        rules: BTreeSet<String>,
+        by: UserId,
+        reason: &str,
+        life: Duration,
+    ) -> Result<Override, FactoryError> {
+        let told = self.rows()?;
+        let risk = self.risk().await?;
+        Ok(risk.request_override(order, rules, by, reason, life, &|asked| told.requested(asked)).await?)
+    }
+
+    /// Grants what another person asked for.
+    ///
+    /// # Errors
+    /// `Risk` if nothing was asked, it is over or granted already, or the same person asked; what the ledger says.
+    ///
+    /// # Cancel safety
+    /// Dropping the future may leave it granted, never half.
+    pub async fn grant_override(
+        &self,
+        account: &AccountId,
+        order: &OrderId,
+        by: UserId,
+    ) -> Result<Override, FactoryError> {
+        let rows = self.rows()?;
+        Ok(self.risk().await?.grant_override(account, order, by, &|granted| rows.granted(granted)).await?)
+    }
+
+    /// The open orders of bots that died: nobody looks after them, and each counts until the venue's word ends it.
+    ///
+    /// # Errors
+    /// What the ledger says.
+    ///
+    /// # Cancel safety
+    /// Reads change nothing.
+    pub async fn orphans(&self) -> Result<Vec<Orphan>, FactoryError> {
+        Ok(gate::orphans(&self.places.ledger, &namespace(Infrastructure::LEDGER)).await?)
     }
 
     /// Has every bot look at the kill switch now instead of with its next poll, and tells audit log and bus what was done here, now or by an

@@ -1,16 +1,19 @@
-//! When a bot falls silent, another one cancels its orders; what they held counts on until the venue's word ends it.
+//! When a bot falls silent, another one marks its orders as orphaned and cancels them; what they held counts on until the venue's word
+//! ends it.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use infra_emergency::{BotDeath, OnDeath};
-use infra_types::Scope;
+use infra_types::{BotId, Scope};
 
 use super::halt_cancels::Venues;
 use crate::gate::OrderGate;
 
 /// Cancels a dead bot's orders at the venues that this bot can reach.
 pub(crate) struct CancelForDead {
+    /// Who finds out.
+    pub(crate) by: BotId,
     pub(crate) gate: Arc<OrderGate>,
     pub(crate) venues: Venues,
 }
@@ -19,6 +22,8 @@ pub(crate) struct CancelForDead {
 impl OnDeath for CancelForDead {
     async fn dead(&self, death: &BotDeath) -> Result<String, String> {
         let gate = self.gate.of_bot(&death.bot);
+        // Marked before anything else: what cannot be cancelled is then known to be nobody's.
+        gate.orphan_all(&self.by, "its bot fell silent").await.map_err(|e| e.to_string())?;
         let mut cancelled = 0;
         let mut problems = Vec::new();
         for (venue, sink) in &self.venues {

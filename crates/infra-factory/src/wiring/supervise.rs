@@ -104,7 +104,8 @@ impl Infrastructure {
         let procedure = Arc::new(HaltProcedure::new(Arc::clone(switch), cancel, config.on_halt)?);
         let heartbeat = Arc::new(Heartbeat::new(switch, config.heartbeat)?);
         heartbeat.beat().await?;
-        let on_death = Arc::new(CancelForDead { gate: Arc::clone(&gate), venues: venues.clone() });
+        let on_death =
+            Arc::new(CancelForDead { by: self.bot().clone(), gate: Arc::clone(&gate), venues: venues.clone() });
         let watch = config.dead_man.map(|config| DeadMan::new(Arc::clone(switch), on_death, config)).transpose()?;
         let every = config.reconcile_every;
         let clock = infra_types::SystemClock;

@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use infra_factory::{
-    emergency::EmergencyState,
-    gate::{GateConfig, GateError, NotAtVenue, Placed},
+    gate::{GateError, NotAtVenue, Placed},
     risk_engine::code,
     types::{OrderStatus, Side},
 };
 
-use crate::common::{Answer, Venue, World, assert_flat, cancelled, fill, limits, order, patient_gate};
+use crate::common::{Answer, Venue, World, assert_flat, cancelled, fill, order};
 
 #[tokio::test]
 async fn a_halt_between_approval_and_sending_stops_what_opens_and_not_what_closes() {
@@ -118,28 +117,6 @@ async fn a_halt_while_it_is_tried_again_gives_it_up() {
         let approved = world.buy("o-1", "1").await.unwrap();
         assert_eq!(world.gate.place(approved, &venue).await.unwrap_err().code(), "halted");
         assert_eq!((venue.0.attempts().len(), venue.0.arrivals().len()), (1, 0));
-        assert_flat(&world).await;
-    }
-}
-
-#[tokio::test]
-async fn a_loss_limit_halts_where_it_is_told_to() {
-    for halts in [true, false] {
-        let world = World::with(limits(), GateConfig { halt_on_breach: halts, ..patient_gate() }).await;
-        world.hold("o-1", "40").await;
-        world.quote("87", "88");
-        let e = world.buy("o-2", "1").await.unwrap_err();
-        assert_eq!(e.code(), code::DAILY_LOSS);
-        assert_eq!(world.emergency.state() == EmergencyState::Halt, halts);
-        if halts {
-            let snapshot = world.emergency.snapshot();
-            assert!(snapshot.is_durable && snapshot.reason.contains("daily_loss"), "{snapshot:?}");
-            assert_eq!(world.rebuild().await.emergency.state(), EmergencyState::Halt);
-        }
-        // Out is always possible.
-        let closes = world.sell("o-3", "40").await.unwrap();
-        world.gate.place(closes, &Venue::default()).await.unwrap();
-        world.report(fill("f-3", "o-3", "40", "87")).await;
         assert_flat(&world).await;
     }
 }
