@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use infra_factory::types::{EventId, Scope, UserId};
+use infra_factory::types::{AccountId, EventId, OrderId, Scope, StrategyId, UserId};
 
-/// Stops trading bots, says how they stand, and lets them go on: the kill switch in a person's hand.
+/// Stops trading bots, says how they stand, and lets them go on; shows and changes their limits: the kill switch in a person's hand.
 #[derive(Debug, Parser)]
 #[command(name = "infra", version, arg_required_else_help = true, after_help = EXAMPLES)]
 pub(crate) struct Cli {
@@ -67,6 +67,95 @@ pub(crate) enum Command {
     Confirm(Confirm),
     /// Print each change as it comes, until Ctrl-C.
     Watch,
+    /// Show, export and change the limits that every bot decides by.
+    #[command(subcommand)]
+    Limits(Limits),
+    /// Let a strategy that reached its number of executions act again.
+    EnableStrategy(EnableStrategy),
+    /// Let one order past named limits, by two persons.
+    #[command(subcommand)]
+    Override(Override),
+    /// List the open orders of bots that died: they count until the venue says that they are over.
+    Orphans,
+}
+
+/// What to do with limits.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Limits {
+    /// Show those in force: their version, who set them, when and why.
+    Show,
+    /// List the versions, the newest first.
+    History {
+        /// How many: 1 to 1,000.
+        #[arg(long, default_value_t = 20, value_name = "N")]
+        max: usize,
+    },
+    /// Write those in force as JSON, to be kept, or edited and set.
+    Export {
+        /// Where to; the standard output if none.
+        file: Option<PathBuf>,
+    },
+    /// Store the limits of a file as the next version: from then on no bot decides by older ones.
+    Set {
+        /// JSON: what `export` wrote, edited, or the limits alone.
+        file: PathBuf,
+        /// Who sets them.
+        #[arg(long)]
+        by: UserId,
+        /// Why.
+        #[arg(long)]
+        reason: String,
+        /// The version that the change was thought out on; an exported file names it.
+        #[arg(long)]
+        version: Option<u64>,
+    },
+}
+
+/// A strategy that may go on.
+#[derive(Debug, Args)]
+pub(crate) struct EnableStrategy {
+    /// Which.
+    pub(crate) strategy: StrategyId,
+    /// Who enables it.
+    #[arg(long)]
+    pub(crate) by: UserId,
+    /// Why it may go on.
+    #[arg(long)]
+    pub(crate) reason: String,
+}
+
+/// One order past limits.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Override {
+    /// Ask for it.
+    Request {
+        /// The order as it will be sent (JSON): it is let through as it is, or not at all.
+        order: PathBuf,
+        /// Which rules it may pass, by their ids, with commas between them.
+        #[arg(long, value_delimiter = ',', required = true)]
+        rules: Vec<String>,
+        /// Who asks.
+        #[arg(long)]
+        by: UserId,
+        /// Why.
+        #[arg(long)]
+        reason: String,
+        /// How long it may be granted and used: 1 to 1440.
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1440))]
+        minutes: u16,
+    },
+    /// Grant what another person asked for.
+    Grant {
+        /// Whose order it is.
+        #[arg(long)]
+        account: AccountId,
+        /// Which order.
+        #[arg(long)]
+        order: OrderId,
+        /// Who grants it: not the person who asked.
+        #[arg(long)]
+        by: UserId,
+    },
 }
 
 /// A stop.

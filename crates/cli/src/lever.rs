@@ -59,7 +59,7 @@ pub(crate) async fn confirm(console: &Console, show: Show, confirm: &Confirm) ->
 }
 
 /// What is done is in the ledger and holds; audit log and bus hear of it here, or from the next console.
-async fn told(console: &Console) {
+pub(crate) async fn told(console: &Console) {
     for line in console.tell().await {
         eprintln!("infra: it holds, but was not told yet and will be by the next command: {line}");
     }

@@ -3,6 +3,7 @@
 mod args;
 mod ledger;
 mod lever;
+mod limits;
 mod show;
 
 use std::process::ExitCode;
@@ -41,6 +42,10 @@ async fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Rearm(rearm) => lever::rearm(&console, show, rearm).await,
         Command::Confirm(confirm) => lever::confirm(&console, show, confirm).await,
         Command::Watch => lever::watch(&console, show).await,
+        Command::Limits(what) => limits::limits(&console, show, what).await,
+        Command::EnableStrategy(what) => limits::enable(&console, show, what).await,
+        Command::Override(what) => limits::override_once(&console, show, what).await,
+        Command::Orphans => limits::orphans(&console, show).await,
     };
     // What was done is done, whatever closing says.
     if let Err(e) = console.close().await {

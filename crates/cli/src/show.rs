@@ -20,6 +20,11 @@ impl Show {
         writeln!(io::stdout().lock(), "{line}")
     }
 
+    /// Anything: as it is for a program, `text` for a person.
+    pub(crate) fn thing(self, value: &impl serde::Serialize, text: impl FnOnce() -> String) -> io::Result<()> {
+        self.line(value, text)
+    }
+
     /// Everything.
     pub(crate) fn status(self, status: &EmergencyStatus) -> io::Result<()> {
         self.line(status, || {

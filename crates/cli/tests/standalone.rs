@@ -1,4 +1,5 @@
 //! The command beside a bot that runs, on one SQLite file.
+#![expect(clippy::unwrap_used, reason = "a test says by panicking that it failed")]
 
 use std::{
     io::{BufRead, BufReader},
@@ -11,6 +12,7 @@ use infra_factory::{
     audit_log::Verdict,
     config::{ConfigBuilder, Environment},
     emergency::{OrderScopes, Stance},
+    types::{Order, Side},
 };
 use serde_json::Value;
 
@@ -82,7 +84,7 @@ async fn a_person_halts_looks_and_re_arms_while_a_bot_runs() {
     infra_of_bot.anchor_audit().await.unwrap();
     let verdict = infra_of_bot.verify_audit().await.unwrap();
     assert!(matches!(verdict, Verdict::Ok { .. }), "{verdict:?}");
-    assert_eq!(infra_of_bot.audit().head().await.unwrap().size, 4);
+    assert_eq!(infra_of_bot.audit().head().await.unwrap().size, 5, "the first limits, and four changes");
     assert!(infra_of_bot.close().await.unfinished.is_empty());
 }
 
@@ -139,4 +141,84 @@ fn wrong_input_is_told_in_a_line_and_makes_nothing() {
     assert!(refused(dir.path(), &["halt", "--by", "anna"], 2).contains("--reason"));
     assert!(refused(dir.path(), &["halt", "--scope", "everything", "--by", "a", "--reason", "x"], 2).contains("scope"));
     assert!(refused(dir.path(), &["rearm", "--by", "anna", "--reason", "x"], 2).contains("--version"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_shows_exports_and_changes_the_limits_of_a_bot_that_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let infra_of_bot = bot(dir.path()).await;
+    let shown = done(dir.path(), &["limits", "show"]);
+    assert_eq!((&shown["version"], &shown["author"]), (&1.into(), &"config".into()));
+    let file = dir.path().join("limits.json");
+    let path = file.to_str().unwrap();
+    assert!(infra(dir.path(), &["limits", "export", path]).status.success());
+    let mut edited: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    assert_eq!(edited, shown);
+    edited["limits"]["order_qty_max"] = "5".into();
+    std::fs::write(&file, edited.to_string()).unwrap();
+    let set = ["--json", "limits", "set", path, "--by", "anna", "--reason", "less"];
+    let out = infra(dir.path(), &set);
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    assert!(String::from_utf8_lossy(&out.stderr).contains("\"stored\""), "what a restart would do is said");
+    let now: Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(
+        (&now["version"], &now["author"], &now["limits"]["order_qty_max"]),
+        (&2.into(), &"anna".into(), &"5".into())
+    );
+    assert!(infra_of_bot.risk().reload_limits().await.unwrap());
+    assert_eq!(infra_of_bot.risk().limits().version, 2);
+    // The file was made of version 1: somebody would undo what he did not see.
+    let old = refused(dir.path(), &set, 1);
+    assert!(old.contains("version 2 of the limits is stored, not 1"), "{old}");
+    edited["limits"]["order_qty_max"] = "-5".into();
+    edited["version"] = 2.into();
+    std::fs::write(&file, edited.to_string()).unwrap();
+    let wrong = refused(dir.path(), &set, 1);
+    assert!(wrong.contains("order_qty_max"), "{wrong}");
+    std::fs::write(&file, edited["limits"].to_string()).unwrap();
+    assert!(refused(dir.path(), &set, 1).contains("--version"));
+    let out = infra(dir.path(), &["limits", "history"]);
+    let lines = String::from_utf8(out.stdout).unwrap();
+    let starts: Vec<_> = lines.lines().map(|line| line.split(" at ").next().unwrap().to_owned()).collect();
+    assert_eq!(starts, ["version 2, by anna", "version 1, by config"]);
+    infra_of_bot.anchor_audit().await.unwrap();
+    assert_eq!(infra_of_bot.audit().head().await.unwrap().size, 2);
+    assert!(infra_of_bot.close().await.unfinished.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_persons_let_one_order_past_a_limit_and_one_enables_a_strategy() {
+    let dir = tempfile::tempdir().unwrap();
+    let infra_of_bot = bot(dir.path()).await;
+    let order = Order::limit(
+        "o-1".parse().unwrap(),
+        "main".parse().unwrap(),
+        "breakout".parse().unwrap(),
+        "sim/BTCUSDT".parse().unwrap(),
+        Side::Buy,
+        "1".parse().unwrap(),
+        "100".parse().unwrap(),
+    );
+    let file = dir.path().join("order.json");
+    std::fs::write(&file, serde_json::to_vec(&order).unwrap()).unwrap();
+    let path = file.to_str().unwrap();
+    let ask = |rules| {
+        let args = ["--json", "override", "request", path, "--rules", rules, "--by", "anna", "--reason", "a hedge"];
+        infra(dir.path(), &args)
+    };
+    assert_eq!(ask("no_such_rule").status.code(), Some(1));
+    assert!(ask("order_notional_max,order_qty_max").status.success());
+    let grant = |by| ["override", "grant", "--account", "main", "--order", "o-1", "--by", by];
+    assert!(refused(dir.path(), &grant("anna"), 1).contains("another person"));
+    let granted = done(dir.path(), &grant("ben"));
+    assert_eq!((&granted["granted_by"], &granted["requested_by"]), (&"ben".into(), &"anna".into()));
+    let leave = infra_of_bot.risk().override_of(&order.account, &order.id).await.unwrap().unwrap();
+    assert_eq!(leave.rules.len(), 2);
+
+    let enabled = done(dir.path(), &["enable-strategy", "breakout", "--by", "ben", "--reason", "looked"]);
+    assert_eq!((&enabled["strategy"], &enabled["by"]), (&"breakout".into(), &"ben".into()));
+    assert!(infra(dir.path(), &["orphans"]).stdout.is_empty());
+    infra_of_bot.anchor_audit().await.unwrap();
+    assert_eq!(infra_of_bot.audit().head().await.unwrap().size, 4, "limits, request, grant, enabling");
+    infra_of_bot.close().await;
 }
