@@ -2,6 +2,7 @@
 //! holder refuses, beside a bare store commit and an equal bare fan-out on the same server in turns.
 
 use std::{
+    hint::black_box,
     sync::{
         Arc,
         atomic::{AtomicU8, AtomicU64, Ordering::Relaxed},
@@ -9,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use criterion::{Criterion, black_box};
+use criterion::Criterion;
 use futures::StreamExt;
 use infra_backends::{Redis, RedisConfig};
 use infra_benches::criterion;
