@@ -17,8 +17,8 @@ use infra_risk_engine::RiskEngine;
 use infra_state_store::{OutboxRow, StateStore};
 use infra_types::{BotId, Health, Namespace};
 
-pub use self::{build::InfrastructureBuilder, console::Console};
 use self::places::{Anchor, Places};
+pub use self::{build::InfrastructureBuilder, console::Console};
 use crate::{
     error::FactoryError,
     gate::OrderGate,
