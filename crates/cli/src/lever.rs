@@ -5,6 +5,7 @@ use std::{process::ExitCode, time::Duration};
 use infra_factory::{
     Console,
     emergency::{EmergencyError, EmergencyState, Stop},
+    types::ErrorKind,
 };
 
 use crate::{
@@ -25,9 +26,12 @@ pub(crate) async fn status(console: &Console, show: Show, check: bool, history: 
 pub(crate) async fn stop(console: &Console, show: Show, stop: Stop, to: &To) -> Result<ExitCode, Failure> {
     match console.emergency().stop(stop.in_scope(to.scope.clone())).await {
         Ok(now) => show.stands(&now)?,
+        Err(e @ EmergencyError::NotDurable { .. }) if e.kind() == ErrorKind::Ambiguous => {
+            return Err(format!("NOBODY KNOWS WHETHER IT HOLDS: {e}; look with `infra status`, and repeat it").into());
+        }
         Err(e @ EmergencyError::NotDurable { .. }) => {
             // It would hold in this process only, which ends here: nobody is stopped.
-            return Err(format!("NOBODY IS STOPPED: {e}; end the bots\' processes if they must not trade").into());
+            return Err(format!("NOBODY IS STOPPED: {e}; end the bots' processes if they must not trade").into());
         }
         Err(e) => return Err(e.into()),
     }

@@ -240,7 +240,12 @@ fn raised(
         let version = Version(record.version.0 + 1);
         let next = match held {
             Some(stronger) if from > decision.state => Held { version, request: None, ..stronger.clone() },
-            _ => decision.held(version),
+            // A cool-down that runs is not cut short by a stronger stop.
+            Some(weaker) => {
+                let next = decision.held(version);
+                Held { rearm_from: next.rearm_from.max(weaker.rearm_from), ..next }
+            }
+            None => decision.held(version),
         };
         transitions.push(Transition {
             kind: TransitionKind::Raised,

@@ -26,7 +26,7 @@ use crate::{
 /// How often an order is planned again when others change the same account.
 const RESERVE_TRIES: u32 = 8;
 /// A fill has happened: it is tried for longer.
-const SETTLE_TRIES: u32 = 64;
+pub(crate) const SETTLE_TRIES: u32 = 64;
 
 /// What may pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -292,89 +292,5 @@ impl RiskEngine {
             }
         }
         Err(RiskError::Contended { tries })
-    }
-
-    /// Makes what `update_market` observed (day, high-water mark, drawdown) durable, account by account and strategy by strategy. Where
-    /// another engine wrote one in the meantime, its figures stand.
-    ///
-    /// # Errors
-    /// What the store says; those before the failing one are written.
-    ///
-    /// # Cancel safety
-    /// Some may be written, others not; call again.
-    pub async fn checkpoint(&self) -> Result<(), RiskError> {
-        let accounts: Vec<AccountId> = self.book.lock().accounts.keys().cloned().collect();
-        for id in accounts {
-            self.checkpoint_with(&id, Vec::new()).await?;
-        }
-        let strategies: Vec<StrategyId> = self.book.lock().strategies.keys().cloned().collect();
-        for id in strategies {
-            self.checkpoint_strategy(&id).await?;
-        }
-        Ok(())
-    }
-
-    async fn checkpoint_strategy(&self, strategy: &StrategyId) -> Result<(), RiskError> {
-        let (now, active) = (self.now(), self.active());
-        let known = {
-            let mut book = self.book.lock();
-            book.observe_strategy(strategy, active.limits().firm_currency.as_ref(), now);
-            book.strategy(strategy).cloned()
-        };
-        let Some(known) = known else { return Ok(()) };
-        let bytes = ledger::encode(&known.value, "the strategy's record")?;
-        let (key, when) = (ledger::key(&ledger::strategy(strategy))?, When::Version(known.version));
-        match self.store.apply(Batch::new(self.namespace.clone()).set_when(key, bytes, Ttl::Never, when)).await {
-            Ok(applied) => {
-                if let Some(Applied::Version(version)) = applied.first() {
-                    self.book.lock().offer_strategy(known.value, *version);
-                }
-                Ok(())
-            }
-            // Whoever wrote it reckoned it as well.
-            Err(StoreError::Mismatch { .. }) => Ok(()),
-            Err(other) => Err(other.into()),
-        }
-    }
-
-    /// Makes what was observed of one account durable, in one batch together with the caller's operations: a replay's cursor
-    /// and the high-water mark up to it are then both there or both absent.
-    ///
-    /// # Errors
-    /// `UnknownAccount`; `Caller` if one of the caller's operations refused; `Contended`; `Store`.
-    ///
-    /// # Cancel safety
-    /// Dropping the future may leave the batch applied, never half.
-    pub async fn checkpoint_with(&self, account: &AccountId, callers: Vec<Op>) -> Result<(), RiskError> {
-        for _ in 0..SETTLE_TRIES {
-            let known = {
-                let now = self.now();
-                let mut book = self.book.lock();
-                book.observe(account, now);
-                book.accounts.get(account).cloned()
-            };
-            let known = known.ok_or_else(|| RiskError::UnknownAccount(account.clone()))?;
-            let key = ledger::key(&ledger::account(account))?;
-            let bytes = ledger::encode(&known.value, "the account's record")?;
-            let mut batch = Batch::new(self.namespace.clone());
-            batch = batch.set_when(key, bytes, Ttl::Never, When::Version(known.version));
-            batch.extend(callers.iter().cloned());
-            match self.store.apply(batch).await {
-                Ok(applied) => {
-                    if let Some(Applied::Version(version)) = applied.first() {
-                        self.book.lock().offer_account(known.value, *version);
-                    }
-                    return Ok(());
-                }
-                Err(StoreError::Mismatch { index: 0, .. }) => self.refresh(account, None).await?,
-                Err(source) => {
-                    return Err(match source.index() {
-                        Some(index) if index > 0 => RiskError::Caller { index: index - 1, source },
-                        _ => source.into(),
-                    });
-                }
-            }
-        }
-        Err(RiskError::Contended { tries: SETTLE_TRIES })
     }
 }

@@ -134,6 +134,15 @@ async fn what_a_program_halted_stays_for_the_cool_down_whoever_asks() {
     clock.advance(Duration::from_secs(60));
     other.rearm(&user("anna"), "fine", halted.version).await.unwrap();
 
+    // A stronger stop by a person does not cut it short.
+    let halted = c.stop(Stop::halt("risk", "loss").automatic()).await.unwrap();
+    let stronger = c.stop(Stop::shutdown("bob", "all of it")).await.unwrap();
+    assert_eq!(stronger.rearm_from, halted.rearm_from);
+    let early = other.rearm(&user("anna"), "fine", stronger.version).await.unwrap_err();
+    assert!(matches!(early, EmergencyError::CoolingDown { .. }), "{early}");
+    clock.advance(Duration::from_secs(60));
+    other.rearm(&user("anna"), "fine", stronger.version).await.unwrap();
+
     // A person's halt may be re-armed at once; so may an ALERT of a program.
     for stop in [Stop::halt("bob", "hm"), Stop::alert("risk", "hm").automatic()] {
         let stopped = c.stop(stop).await.unwrap();

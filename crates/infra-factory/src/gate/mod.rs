@@ -209,7 +209,10 @@ impl OrderGate {
 
     async fn decide(&self, order: Order, ops: Vec<Op>) -> Result<Approved<Order>, GateError> {
         self.catch_up().await?;
-        self.sweep().await?;
+        // What cannot be given back goes on counting, and must not keep an exit from leaving.
+        if let Err(e) = self.sweep().await {
+            tracing::warn!(error = %e, "an approval that was never placed could not be given back yet");
+        }
         self.losses.saw(&order.account, &order.strategy);
         let stance = match self.stance_of(&order) {
             (Stance::Open, _) => infra_risk_engine::Stance::Open,

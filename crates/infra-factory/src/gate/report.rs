@@ -164,7 +164,7 @@ impl OrderGate {
                             self.losses.filled(&order.account, &order.strategy);
                         }
                         if self.config.halt_on_unexpected_fill {
-                            unexpected_fill_halts::after(&self.parts.emergency, &order, &settled).await;
+                            unexpected_fill_halts::after(&self.parts.emergency, &order, next.filled, &settled).await;
                         }
                         (with_reservation(&settled), is_fill.then_some(settled.realised))
                     }

@@ -129,7 +129,7 @@ impl Rows {
             if let Some(settled) = settled {
                 row.details.insert("realised".into(), settled.realised.to_string());
                 ops.extend(self.position_row(next, execution, settled));
-                if let Some(event) = unexpected_fill_halts::event(at, &next.order, settled) {
+                if let Some(event) = unexpected_fill_halts::event(at, &next.order, next.filled, settled) {
                     row.details.insert("unexpected".into(), event.note.clone());
                     ops.extend(self.event(&event));
                 }

@@ -11,7 +11,7 @@ use infra_factory::{
     types::Scope,
 };
 
-use crate::common::{Venue, World, assert_flat, dec, fill, limits, patient_gate};
+use crate::common::{Venue, World, assert_flat, cancelled, dec, fill, limits, patient_gate};
 
 fn account() -> Scope {
     "account:main".parse().unwrap()
@@ -156,4 +156,16 @@ async fn a_fill_beyond_what_was_approved_halts_the_account_by_policy() {
         );
         assert!(!halts || halted.reason.contains("o-1"), "{halted:?}");
     }
+}
+
+#[tokio::test]
+async fn a_fill_that_raced_the_cancel_is_booked_and_halts_nothing() {
+    let world = World::with(limits(), patient_gate()).await;
+    let approved = world.buy("o-1", "2").await.unwrap();
+    world.gate.place(approved, &Venue::default()).await.unwrap();
+    world.report(cancelled("o-1")).await;
+    world.report(fill("f-1", "o-1", "1.5", "100")).await;
+    assert_eq!(world.position(), dec("1.5"));
+    assert_eq!(stands(&world, "account:main").state, EmergencyState::Normal);
+    assert_eq!(events(&world).await, []);
 }
