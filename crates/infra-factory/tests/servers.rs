@@ -161,8 +161,19 @@ async fn a_halt_is_heard_before_the_next_poll() {
         Infrastructure::builder(config.build().unwrap()).build()
     };
     let (one, other) = (slow("one").await.unwrap(), slow("other").await.unwrap());
-    one.emergency().halt("one", "prices look wrong").await.unwrap();
     let clock = infra_factory::types::SystemClock;
+    // Who begins to listen on Redis hears what comes a moment later; until then the poll is what there is.
+    let begun = clock.now();
+    for n in 0.. {
+        if other.emergency().push_counts().received > 0 {
+            break;
+        }
+        assert!(clock.now().since(begun) < Duration::from_secs(30), "it never hears anything");
+        let scope = format!("strategy:warm-{n}").parse().unwrap();
+        one.emergency().alert_in(&scope, "one", "is anybody there").await.unwrap();
+        clock.sleep(Duration::from_millis(50)).await;
+    }
+    one.emergency().halt("one", "prices look wrong").await.unwrap();
     let began = clock.now();
     while other.emergency().can_trade() {
         assert!(clock.now().since(began) < Duration::from_secs(2), "it was heard with the poll at best");
