@@ -1,6 +1,8 @@
 //! Decides a million orders by the dice, and decides them all again from the log: every decision must be the same to the last bit.
 //!
-//! Takes a few minutes in release. The log (several gigabytes) is never stored: it flows through a pipe into the replay, which
+//! Takes about 5 minutes.
+//!
+//! The log (several gigabytes) is never stored: it flows through a pipe into the replay, which
 //! runs beside.
 #![expect(clippy::unwrap_used, reason = "limits and names of the scene that cannot be made have failed")]
 

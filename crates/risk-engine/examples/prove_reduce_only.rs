@@ -1,5 +1,8 @@
-//! A million random lives of a position, with halts: no exit ever makes it larger or turns it, and none is denied. Pass how many
-//! sequences (default 1,000,000) and the first seed (default 0).
+//! A million random lives of a position, with halts: no exit ever makes it larger or turns it, and none is denied.
+//!
+//! Takes about 10 minutes.
+//!
+//! Pass how many sequences (default 1,000,000) and the first seed (default 0).
 //!
 //! `cargo run --release -p infra-risk-engine --example prove_reduce_only`
 #![expect(clippy::unwrap_used, reason = "a proof that cannot go on has failed")]
