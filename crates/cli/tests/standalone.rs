@@ -157,6 +157,9 @@ async fn a_person_shows_exports_and_changes_the_limits_of_a_bot_that_runs() {
     edited["limits"]["order_qty_max"] = "5".into();
     std::fs::write(&file, edited.to_string()).unwrap();
     let set = ["--json", "limits", "set", path, "--by", "anna", "--reason", "less"];
+    let out = command(dir.path(), &set).env("INFRA_EMERGENCY__REARM_PERSONS", "ben,carl").output().unwrap();
+    assert_eq!(out.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&out.stderr).contains("anna is not among those who may"));
     let out = infra(dir.path(), &set);
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
     assert!(String::from_utf8_lossy(&out.stderr).contains("\"stored\""), "what a restart would do is said");

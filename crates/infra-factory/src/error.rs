@@ -25,6 +25,12 @@ pub enum FactoryError {
         /// Why.
         reason: String,
     },
+    /// A person wants what only others may do.
+    #[error("{user} is not among those who may (emergency.rearm_persons): ask one of them")]
+    NotEntitled {
+        /// Who asked.
+        user: String,
+    },
     /// The data directory cannot be used.
     #[error("data directory {path}: {reason}; choose one that this user may write to")]
     DataDir {
@@ -97,7 +103,7 @@ impl FactoryError {
             Self::Config(_) | Self::NothingShared { .. } | Self::NoVenue { .. } => ErrorKind::Invalid,
             Self::Gate(e) => e.kind(),
             Self::BackendMissing { .. } => ErrorKind::Unsupported,
-            Self::DataDir { .. } => ErrorKind::Permanent,
+            Self::DataDir { .. } | Self::NotEntitled { .. } => ErrorKind::Permanent,
             Self::AlreadyRunning { .. } => ErrorKind::Conflict,
             Self::Unconfirmed { .. } | Self::Relay { .. } => ErrorKind::Unavailable,
             Self::Store(e) => e.kind(),

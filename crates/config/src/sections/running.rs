@@ -82,7 +82,8 @@ pub struct EmergencySection {
     /// How often the halt state is read from the store, shorter than the lease.
     #[serde(with = "duration")]
     pub poll_interval: Duration,
-    /// Who may re-arm. Text: names with commas between them. Empty: everybody who gives a name may.
+    /// Who may re-arm, change limits, enable strategies, and ask for and grant overrides. Text: names with commas between them. Empty:
+    /// everybody who gives a name may.
     #[serde(default, with = "persons")]
     pub rearm_persons: Vec<UserId>,
     /// Within which time a second person has to confirm a re-arm; zero: one person is enough.

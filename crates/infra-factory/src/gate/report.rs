@@ -76,7 +76,12 @@ impl OrderGate {
                     self.orders.note(&stored.record);
                     return self.only_callers(ops).await.map(|()| Reported::Stale);
                 }
-                Step::TooMany => return Err(GateError::ReportRefused { order: execution.order.clone() }),
+                Step::TooMany => {
+                    if self.config.halt_on_unexpected_fill {
+                        unexpected_fill_halts::uncounted(&self.parts.emergency, &stored.record.order).await;
+                    }
+                    return Err(GateError::ReportRefused { order: execution.order.clone() });
+                }
                 Step::Moves(next) => (next, None),
                 Step::Ends(next) => (next, Some(Outcome::End)),
                 Step::Fills { next, fill, is_last } => (next, Some(Outcome::Fill { fill, is_last: *is_last })),

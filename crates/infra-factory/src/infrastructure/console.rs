@@ -38,6 +38,8 @@ pub struct Console {
     places: Places,
     bot: BotId,
     section: RiskSection,
+    /// Who may do what a bot obeys; everybody who gives a name if nobody is listed.
+    persons: Vec<UserId>,
     to_bus: Arc<Relay>,
     to_audit: Arc<Relay>,
 }
@@ -91,8 +93,8 @@ impl Console {
         let to_bus = relay(outbox.events_queue(), events_refused, Box::new(bus) as _);
         let to_audit = relay(outbox.audit_queue(), audit_refused, Box::new(audit) as _);
         super::build::confirm(&emergency).await?;
-        let section = config.risk.clone();
-        Ok(Self { emergency, places, bot, section, to_bus, to_audit })
+        let (section, persons) = (config.risk.clone(), config.emergency.rearm_persons.clone());
+        Ok(Self { emergency, places, bot, section, persons, to_bus, to_audit })
     }
 
     /// The kill switch.
@@ -143,10 +145,18 @@ impl Console {
         Ok(self.risk().await?.limit_history(max).await?)
     }
 
+    /// Access to critical functions is by named persons (RTS 6 art. 18): those that may re-arm.
+    fn entitled(&self, by: &UserId) -> Result<(), FactoryError> {
+        if self.persons.is_empty() || self.persons.contains(by) {
+            return Ok(());
+        }
+        Err(FactoryError::NotEntitled { user: by.to_string() })
+    }
+
     /// Stores limits as the next version after `base`, with their audit row; from then on no bot decides by older ones.
     ///
     /// # Errors
-    /// `Risk` with every mistake, or if another version than `base` is stored; what the ledger says.
+    /// `NotEntitled`; `Risk` with every mistake, or if another version than `base` is stored; what the ledger says.
     ///
     /// # Cancel safety
     /// Dropping the future may leave them stored, never half.
@@ -157,6 +167,7 @@ impl Console {
         by: UserId,
         reason: &str,
     ) -> Result<LimitSet, FactoryError> {
+        self.entitled(&by)?;
         let rows = self.rows()?;
         Ok(self.risk().await?.set_limits(base, limits, by, reason, &|set| rows.limits(set)).await?)
     }
@@ -164,7 +175,7 @@ impl Console {
     /// Lets a strategy that reached its number of executions act again, with its audit row.
     ///
     /// # Errors
-    /// `Risk` without a reason; what the ledger says.
+    /// `NotEntitled`; `Risk` without a reason; what the ledger says.
     ///
     /// # Cancel safety
     /// Dropping the future may leave it enabled, never half.
@@ -174,6 +185,7 @@ impl Console {
         by: UserId,
         reason: &str,
     ) -> Result<Enabled, FactoryError> {
+        self.entitled(&by)?;
         let rows = self.rows()?;
         Ok(self.risk().await?.enable_strategy(strategy, by, reason, &|enabled| rows.enabled(enabled)).await?)
     }
@@ -181,7 +193,7 @@ impl Console {
     /// Asks that exactly this order be let past `rules` once, within `life` (a day at most); another person grants it.
     ///
     /// # Errors
-    /// `Risk` for a rule that is not in the limits, no rule, no reason, or too long a life; what the ledger says.
+    /// `NotEntitled`; `Risk` for a rule that is not in the limits, no rule, no reason, or too long a life; what the ledger says.
     ///
     /// # Cancel safety
     /// Dropping the future may leave it asked for, never half.
@@ -193,6 +205,7 @@ impl Console {
         reason: &str,
         life: Duration,
     ) -> Result<Override, FactoryError> {
+        self.entitled(&by)?;
         let told = self.rows()?;
         let risk = self.risk().await?;
         Ok(risk.request_override(order, rules, by, reason, life, &|asked| told.requested(asked)).await?)
@@ -201,7 +214,7 @@ impl Console {
     /// Grants what another person asked for.
     ///
     /// # Errors
-    /// `Risk` if nothing was asked, it is over or granted already, or the same person asked; what the ledger says.
+    /// `NotEntitled`; `Risk` if nothing was asked, it is over or granted already, or the same person asked; what the ledger says.
     ///
     /// # Cancel safety
     /// Dropping the future may leave it granted, never half.
@@ -211,6 +224,7 @@ impl Console {
         order: &OrderId,
         by: UserId,
     ) -> Result<Override, FactoryError> {
+        self.entitled(&by)?;
         let rows = self.rows()?;
         Ok(self.risk().await?.grant_override(account, order, by, &|granted| rows.granted(granted)).await?)
     }

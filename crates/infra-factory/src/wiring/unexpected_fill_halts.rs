@@ -23,9 +23,20 @@ pub(crate) fn event(at: Timestamp, order: &Order, filled: Qty, settled: &Settled
     Some(event.with_figures(beyond, Decimal::ZERO).with_note(note))
 }
 
-/// Halts the account, once the fill is booked. A halt that cannot be written holds in this process all the same.
+/// Halts the account, once the fill is booked.
 pub(crate) async fn after(switch: &EmergencyController, order: &Order, filled: Qty, settled: &Settled) {
-    let Some(reason) = wrong(order, filled, settled) else { return };
+    if let Some(reason) = wrong(order, filled, settled) {
+        halt(switch, order, reason).await;
+    }
+}
+
+/// Halts the account of an order whose fill could not be counted: its position is not what the ledger says.
+pub(crate) async fn uncounted(switch: &EmergencyController, order: &Order) {
+    halt(switch, order, format!("a fill of order {} cannot be counted: compare with the venue", order.id)).await;
+}
+
+/// A halt that cannot be written holds in this process all the same.
+async fn halt(switch: &EmergencyController, order: &Order, reason: String) {
     let scope = Scope::Account(order.account.clone());
     if let Err(e) = stop_or_wider(switch, Stop::halt("order-gate", &reason).automatic(), scope).await {
         tracing::error!(error = %e, reason, "the halt could not be written down; it holds in this process");

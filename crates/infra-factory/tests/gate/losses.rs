@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use infra_factory::{
     emergency::{EmergencyState, LimitLevel, OrderScopes, Snapshot},
-    gate::{GateConfig, LossPolicy},
+    gate::{GateConfig, GateError, LossPolicy},
     risk_engine::{
         Coverage, Limit, LimitValue, Mode, RiskEvent, RiskEventFilter, RiskEventKind, RiskEvents, Rule, code,
     },
@@ -168,4 +168,16 @@ async fn a_fill_that_raced_the_cancel_is_booked_and_halts_nothing() {
     assert_eq!(world.position(), dec("1.5"));
     assert_eq!(stands(&world, "account:main").state, EmergencyState::Normal);
     assert_eq!(events(&world).await, []);
+}
+
+#[tokio::test]
+async fn a_fill_that_cannot_be_counted_halts_the_account() {
+    let world = World::with(limits(), patient_gate()).await;
+    let approved = world.buy("o-1", "2").await.unwrap();
+    world.gate.place(approved, &Venue::default()).await.unwrap();
+    // Beyond the largest figure that can be kept.
+    let huge = fill("f-1", "o-1", "79228162514264337593543950335", "79228162514264337593543950335");
+    let e = world.gate.report(huge).await.unwrap_err();
+    assert!(matches!(e, GateError::ReportRefused { .. }), "{e}");
+    assert_eq!(stands(&world, "account:main").state, EmergencyState::Halt);
 }
