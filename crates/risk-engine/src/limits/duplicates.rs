@@ -2,13 +2,16 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use infra_types::{Decimal, Order, Scope, Side};
+use infra_types::{Decimal, Order, OrderKind, Scope, Side, TimeInForce};
 
 use super::{codes, seconds};
 use crate::decision::Check;
 
-/// What makes two orders alike: account, strategy, instrument, side, quantity and price (1.50 is 1.5). Exact and at most 420 bytes,
-/// so that it can stand in a key; ids hold no `/`, so no two different orders have the same.
+/// What an override is granted for: account, strategy, instrument, side, quantity and price (1.50 is 1.5), and how the order is
+/// placed: its kind, its time in force and whether it may only reduce. A market order that names a limit order's price is another
+/// order. Exact and at most 420 bytes; ids hold no `/`, so no two different orders have the same.
+///
+/// The duplicate check holds fewer things together: how an order is placed does not tell duplicates apart.
 #[must_use]
 pub fn fingerprint(order: &Order) -> String {
     let side = if order.side == Side::Buy { "buy" } else { "sell" };
@@ -16,6 +19,16 @@ pub fn fingerprint(order: &Order) -> String {
     let mut text = String::with_capacity(128);
     // Writing to a string cannot fail.
     let _ = write!(text, "{}/{}/{}/{side}/{qty}/{price}", order.account, order.strategy, order.instrument);
+    text.push_str(match order.kind {
+        OrderKind::Limit(_) => "/limit",
+        OrderKind::Market { .. } => "/market",
+    });
+    text.push_str(match order.time_in_force {
+        TimeInForce::GoodTillCancelled => "/gtc",
+        TimeInForce::ImmediateOrCancel => "/ioc",
+        TimeInForce::FillOrKill => "/fok",
+    });
+    text.push_str(if order.reduce_only { "/reduce" } else { "/any" });
     text
 }
 
@@ -31,7 +44,6 @@ pub fn duplicates(scope: Scope, window: Duration, alike: u32) -> Check {
 
 #[cfg(test)]
 mod tests {
-    use infra_types::OrderKind;
     use proptest::prelude::*;
 
     use super::*;
@@ -49,10 +61,10 @@ mod tests {
     }
 
     #[test]
-    fn alike_is_what_would_do_the_same() {
+    fn only_the_same_order_has_the_same() {
         let one = order("a", "s", Side::Buy, "1.50", "100");
         let again = Order { id: "other".parse().unwrap(), ..order("a", "s", Side::Buy, "1.5", "100.0") };
-        assert_eq!(fingerprint(&one), "a/s/v/X/buy/1.5/100");
+        assert_eq!(fingerprint(&one), "a/s/v/X/buy/1.5/100/limit/gtc/any");
         assert_eq!(fingerprint(&one), fingerprint(&again));
         for other in [
             order("b", "s", Side::Buy, "1.5", "100"),
@@ -60,8 +72,12 @@ mod tests {
             order("a", "s", Side::Sell, "1.5", "100"),
             order("a", "s", Side::Buy, "1.6", "100"),
             order("a", "s", Side::Buy, "1.5", "101"),
+            Order { kind: OrderKind::Market { worst: "100".parse().unwrap() }, ..one.clone() },
+            one.clone().with_time_in_force(TimeInForce::ImmediateOrCancel),
+            one.clone().with_time_in_force(TimeInForce::FillOrKill),
+            one.clone().reduce_only(),
         ] {
-            assert_ne!(fingerprint(&one), fingerprint(&other));
+            assert_ne!(fingerprint(&one), fingerprint(&other), "{other:?}");
         }
     }
 
@@ -72,6 +88,7 @@ mod tests {
         let mut order = order(&longest, &longest, Side::Sell, &most, "1");
         order.instrument = format!("{longest}/{longest}").parse().unwrap();
         order.kind = OrderKind::Market { worst: "0.0000000000000000000000000001".parse().unwrap() };
+        order.reduce_only = true;
         assert!(fingerprint(&order).len() <= 420);
     }
 

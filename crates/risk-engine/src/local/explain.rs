@@ -166,9 +166,9 @@ impl Explanation<'_> {
         for of in &route.limits.spreads {
             checks.push(of.origin.sign(limits::spread(of.scope.clone(), of.limit.figure, quote.as_ref())));
         }
-        let mid = quote.map(|quote| quote.mid());
         for of in &route.limits.collars {
-            let check = limits::price_collar(of.scope.clone(), of.limit.figure, order.side, &order.kind, mid);
+            let (scope, part) = (of.scope.clone(), of.limit.figure);
+            let check = limits::price_collar(scope, part, order.side, &order.kind, quote.as_ref());
             checks.push(of.origin.sign(check));
         }
         self.checks.append(&mut checks);

@@ -1,11 +1,11 @@
 //! The decision on one order, on figures that were made ready before: nothing is allocated, converted or looked up by name.
 
-use infra_types::{Decimal, Order, Scaled, Side};
+use infra_types::{Decimal, Order, OrderKind, Scaled, Side};
 
-use crate::{engine::Stance, position, reservation::Effect};
+use crate::{engine::Stance, plan, position, reservation::Effect};
 
 use super::{
-    book::{ACCOUNT_AT, Book, Conversion, FIRM, INSTRUMENT_AT, RouteCell},
+    book::{ACCOUNT_AT, Book, Conversion, FIRM, INSTRUMENT_AT, Instrument, RouteCell},
     compile::RateOf,
     fixed,
     orders::{Held, Ticket, Working},
@@ -74,13 +74,23 @@ struct Worth {
     value_firm: u128,
 }
 
-/// A buy fills at its price or lower, a sell may fill as high as the bid.
+/// The highest price that the order is reckoned to fill at, as the shared engine has it: a market buy may fill at the ask, a sell
+/// at the bid, whatever they name.
+#[inline]
+fn worst_price(instrument: &Instrument, order: &Order, price: i64) -> i64 {
+    match (order.side, order.kind) {
+        (Side::Buy, OrderKind::Limit(_)) => price,
+        (Side::Buy, OrderKind::Market { .. }) => price.max(instrument.ask),
+        (Side::Sell, _) => price.max(instrument.bid),
+    }
+}
+
+/// Worth at the worst price.
 #[inline]
 fn worth(book: &Book, route: &RouteCell, order: &Order, price: i64, qty: i64) -> Option<Worth> {
     let instrument = &book.instruments[route.instrument];
-    let is_sell = order.side == Side::Sell;
     if route.conversion == Conversion::Same {
-        let value = fixed::value(if is_sell { price.max(instrument.bid) } else { price }, qty);
+        let value = fixed::value(worst_price(instrument, order, price), qty);
         let hold = fixed::held(value)?;
         return Some(Worth { hold, hold_firm: hold, value, value_firm: value });
     }
@@ -97,9 +107,7 @@ pub(super) fn converted(book: &Book, route: &RouteCell, order: &Order) -> Option
         Conversion::Rates(rate, firm_rate) => (rate, firm_rate),
         Conversion::Missing => return None,
     };
-    let price = order.kind.price().get();
-    let bid = book.instruments[route.instrument].quote.map_or(price, |quote| quote.bid.get());
-    let price = if order.side == Side::Sell { price.max(bid) } else { price };
+    let price = plan::worst_price(order, book.instruments[route.instrument].quote.as_ref());
     let notional = price.checked_mul(order.qty.get())?.checked_mul(rate)?;
     Some((notional, notional.checked_mul(firm_rate)?))
 }
@@ -136,7 +144,7 @@ pub(super) fn judge(book: &mut Book, at: usize, order: &Order, stance: Stance, n
         & (qty <= instrument.qty_countable)
         & instrument.quote.is_some()
         & (instrument.age(now) <= route.age_max);
-    if !ready || !within_market(route, instrument.bid, instrument.ask, order.side, price) {
+    if !ready || !within_market(route, instrument, order, price) {
         return Err(Stop::Refused);
     }
     if !route.limits.user_required.is_empty() && order.user.is_none() {
@@ -185,9 +193,16 @@ pub(super) fn rate_add(of: RateOf, is_firms: bool, hold: i64, hold_firm: i64, qt
     }
 }
 
-/// Collar and spread, against twice the middle so that nothing is rounded.
+/// Collar and spread, against twice the middle so that nothing is rounded. A market order trades with the other side of the book at
+/// least, whatever it names.
 #[inline]
-fn within_market(route: &RouteCell, bid: i64, ask: i64, side: Side, price: i64) -> bool {
+fn within_market(route: &RouteCell, instrument: &Instrument, order: &Order, price: i64) -> bool {
+    let (bid, ask, side) = (instrument.bid, instrument.ask, order.side);
+    let price = match (order.kind, side) {
+        (OrderKind::Limit(_), _) => price,
+        (OrderKind::Market { .. }, Side::Buy) => price.max(ask),
+        (OrderKind::Market { .. }, Side::Sell) => price.min(bid),
+    };
     let twice = i128::from(bid) + i128::from(ask);
     let wide = 2 * (i128::from(ask) - i128::from(bid));
     let distance = 2 * i128::from(price) - twice;

@@ -4,6 +4,8 @@ use std::{collections::BTreeSet, time::Duration};
 
 use infra_state_store::{Delta, Key, Op, Ttl, Value, WindowLimit};
 
+use infra_types::{Order, Side};
+
 use super::ops::Measure;
 use crate::{
     error::RiskError,
@@ -50,6 +52,17 @@ pub(super) fn suffix(named: &Named) -> &'static str {
 /// The window in which a rule counts at a place.
 pub(crate) fn window_name(named: &Named, what: &str, place: &Place) -> String {
     format!("risk/window/{what}/{place}{}", suffix(named))
+}
+
+/// The counter of orders alike: same account, strategy, instrument, side, quantity and price (1.50 is 1.5). How an order is placed
+/// (kind, time in force, reduce only) is left out: one that is sent again in another way is the same order twice. At most 420 bytes,
+/// so that it fits into a key; ids hold no `/`, so no two different orders share one.
+pub(super) fn duplicate_name(named: &Named, order: &Order) -> String {
+    let (sort, suffix) = (named.rule.covers.sort() as u8, suffix(named));
+    let side = if order.side == Side::Buy { "buy" } else { "sell" };
+    let (qty, price) = (order.qty.get().normalize(), order.kind.price().get().normalize());
+    let Order { account, strategy, instrument, .. } = order;
+    format!("risk/duplicate/{sort}{suffix}/{account}/{strategy}/{instrument}/{side}/{qty}/{price}")
 }
 
 impl Bound {

@@ -6,7 +6,7 @@ mod ops;
 mod rules;
 
 use infra_state_store::{Delta, When};
-use infra_types::{AccountId, Decimal, InstrumentId, InstrumentSpec, Order, Scaled, Scope, Side};
+use infra_types::{AccountId, Decimal, InstrumentId, InstrumentSpec, Order, OrderKind, Scaled, Scope, Side};
 
 pub(crate) use self::bound::window_name;
 use self::judge::Judge;
@@ -20,6 +20,7 @@ use crate::{
     ledger::{self, Counter, Metric},
     limit_store::Active,
     limits,
+    market::Quote,
     moves::{self, Step},
     position::{PLACES, Position},
     reservation::{Approval, Effect, Reservation},
@@ -202,11 +203,16 @@ fn unknown(book: &Book, order: &Order) -> Vec<Check> {
     checks
 }
 
-/// What the order may be worth at most: a buy fills at its price or lower, a sell may fill as high as the bid.
-fn worst_notional(order: &Order, bid: Option<Decimal>) -> Option<Decimal> {
-    let price = order.kind.price().get();
-    let price = if order.side == Side::Sell { price.max(bid.unwrap_or(price)) } else { price };
-    price.checked_mul(order.qty.get())
+/// The highest price that the order is reckoned to fill at. A buy with a limit fills there or lower. A market buy fills at the ask
+/// whatever worst price it names, and a sell may fill as high as the bid. Without a quote nothing is opened.
+pub(crate) fn worst_price(order: &Order, quote: Option<&Quote>) -> Decimal {
+    let named = order.kind.price();
+    let worst = match (order.side, order.kind, quote) {
+        (Side::Buy, OrderKind::Limit(_), _) | (_, _, None) => named,
+        (Side::Buy, OrderKind::Market { .. }, Some(quote)) => named.max(quote.ask),
+        (Side::Sell, _, Some(quote)) => named.max(quote.bid),
+    };
+    worst.get()
 }
 
 /// What an opening order is worth in the account's and the firm's currency, held by the reservation from then on; none, with the
@@ -238,7 +244,7 @@ fn value(
     }
     let (rate, firm_rate) = reservation.rate.zip(reservation.firm_rate)?;
     let quote = book.market.quote(&order.instrument, now.mono);
-    let worst = worst_notional(order, quote.map(|(q, _)| q.bid.get()));
+    let worst = worst_price(order, quote.as_ref().map(|(quote, _)| quote)).checked_mul(order.qty.get());
     let own = worst.and_then(|worst| worst.checked_mul(rate));
     let firm = own.and_then(|own| own.checked_mul(firm_rate));
     let to_hold = |value: Option<Decimal>| value.map(|v| v.round_dp(PLACES)).and_then(|v| Scaled::used(v).ok());

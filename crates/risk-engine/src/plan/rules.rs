@@ -6,7 +6,7 @@ use infra_state_store::{Ttl, Value};
 use infra_types::{AccountId, Decimal, Scaled, Scope, Side};
 
 use super::{
-    bound::{On, suffix, window_name},
+    bound::{On, duplicate_name, suffix, window_name},
     judge::{Judge, is_own},
 };
 use crate::{
@@ -36,18 +36,18 @@ impl Judge<'_> {
         if mode == Mode::Enforce {
             self.covered.insert((named.rule.limit.kind(), named.rule.covers.sort()));
         }
-        let mid = self.quote.map(|(quote, _)| quote.mid());
+        let quote = self.quote.as_ref().map(|(quote, _)| quote);
         let check = match named.rule.limit {
             Limit::Restricted => limits::restricted(scope),
             Limit::UserRequired => limits::attribution(scope, order.user.as_ref()),
             Limit::OrderQty(max) => limits::order_qty(scope, max, order.qty),
             Limit::ReferenceAge(max) => limits::reference_price(scope, max, self.quote),
-            Limit::Spread(part) => limits::spread(scope, part, self.quote.as_ref().map(|(quote, _)| quote)),
+            Limit::Spread(part) => limits::spread(scope, part, quote),
             Limit::PriceMove { part, window } => {
                 let range = self.book.market.range(&order.instrument, window, self.now.mono);
                 limits::price_move(scope, part, range)
             }
-            Limit::PriceCollar(part) => limits::price_collar(scope, part, order.side, &order.kind, mid),
+            Limit::PriceCollar(part) => limits::price_collar(scope, part, order.side, &order.kind, quote),
             Limit::Drawdown(limit) => limits::drawdown(limit, self.account, self.pnl(mode)),
             Limit::DailyLoss(limit) => self.daily_loss(named, place, limit),
             Limit::OrderNotional(limit) => {
@@ -213,8 +213,7 @@ impl Judge<'_> {
                 (limits::message_rate(scope, max, kind, 0, 1), on)
             }
             Limit::Duplicates { window } => {
-                let sort = named.rule.covers.sort() as u8;
-                let name = format!("risk/duplicate/{sort}{}/{}", suffix(named), limits::fingerprint(order));
+                let name = duplicate_name(named, order);
                 let check = limits::duplicates(scope, window, 0);
                 let on = On::Count { name, ttl: Ttl::After(window), own: 1, is_known: false };
                 (Bounded { check, max: 1 }, on)

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::support::*;
 use infra_risk_engine::{Coverage, Limit, RiskEngine, RiskLimits, ScopeKind, Stance};
 use infra_state_store::{Key, Op, Ttl, Value, When};
-use infra_types::{Order, Scope, Side, UserId};
+use infra_types::{Order, OrderKind, Scope, Side, TimeInForce, UserId};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -88,6 +88,12 @@ async fn it_is_for_exactly_that_order_for_that_time_and_no_missing_input() {
     ask(&engine, &wish, &["venue-closed"]).await;
     grant(&engine, &wish).await;
     for other in [buy("a", "2"), order("a", &btc(), Side::Buy, "1", "101"), buy("b", "1")] {
+        assert!(refusal(reserve(&engine, other, Stance::Open).await).failed("restricted"));
+    }
+    // Placed in another way: at any price, or for another time.
+    let market = Order { kind: OrderKind::Market { worst: wish.kind.price() }, ..wish.clone() };
+    let at_once = wish.clone().with_time_in_force(TimeInForce::ImmediateOrCancel);
+    for other in [market, at_once] {
         assert!(refusal(reserve(&engine, other, Stance::Open).await).failed("restricted"));
     }
     world.clock.advance(HOUR);

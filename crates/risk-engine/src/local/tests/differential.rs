@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use infra_types::{Price, Qty, Scope};
+use infra_types::{OrderKind, Price, Qty, Scope};
 use proptest::prelude::*;
 
 use super::*;
@@ -96,6 +96,7 @@ enum Action {
         cents: i64,
         reduce: bool,
         halt: bool,
+        market: bool,
     },
     Fill {
         which: usize,
@@ -125,10 +126,10 @@ enum Action {
 }
 
 fn action() -> impl Strategy<Value = Action> {
-    let orders = (0usize..2, 0usize..2, 0usize..3, any::<bool>(), 0u32..40, -300i64..300, 0u32..4, 0u32..12);
+    let orders = (0usize..2, 0usize..2, 0usize..3, any::<bool>(), 0u32..40, -300i64..300, 0u32..4, 0u32..12, 0u32..4);
     prop_oneof![
-        10 => orders.prop_map(|(account, strategy, instrument, buy, lots, cents, reduce, halt)| Action::Order {
-            account, strategy, instrument, buy, lots, cents, reduce: reduce == 0, halt: halt == 0,
+        10 => orders.prop_map(|(account, strategy, instrument, buy, lots, cents, reduce, halt, market)| Action::Order {
+            account, strategy, instrument, buy, lots, cents, reduce: reduce == 0, halt: halt == 0, market: market == 0,
         }),
         6 => (0usize..64, 1u32..130, -400i64..400, any::<bool>(), 0usize..4)
             .prop_map(|(which, part, cents, is_last, fee_in)| Action::Fill { which, part, cents, is_last, fee_in }),
@@ -248,12 +249,19 @@ impl Run {
 
     async fn step(&mut self, action: Action) {
         match action {
-            Action::Order { account: a, strategy: s, instrument: i, buy, lots, cents, reduce, halt } => {
+            Action::Order { account: a, strategy: s, instrument: i, buy, lots, cents, reduce, halt, market } => {
                 self.next += 1;
                 let (id, side) =
                     (format!("o-{}", self.next).parse().unwrap(), if buy { Side::Buy } else { Side::Sell });
                 let order =
                     Order::limit(id, account(a), strategy(s), instrument(i), side, qty(i, lots), price(i, cents));
+                // What a market order names is far from the market on either side in one of three.
+                let kind = match cents % 3 {
+                    _ if !market => order.kind,
+                    0 => OrderKind::Market { worst: price(i, if buy { -900 } else { 900 }) },
+                    _ => OrderKind::Market { worst: order.kind.price() },
+                };
+                let order = Order { kind, ..order };
                 let order = if reduce { order.reduce_only() } else { order };
                 self.order(order, i, if halt { Stance::ReduceOnly } else { Stance::Open }).await;
             }

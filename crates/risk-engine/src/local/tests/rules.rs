@@ -1,7 +1,7 @@
 //! What only the ledger decides, and what the random runs seldom meet.
 
 use super::*;
-use infra_types::Scope;
+use infra_types::{OrderKind, Scope};
 
 fn with(rules: Vec<Rule>) -> RiskLimits {
     RiskLimits { rules, exposure_account_max: Some(LimitValue::Amount(dec("100000"))), ..limits() }
@@ -104,4 +104,60 @@ async fn a_decision_names_rules_and_says_how_near_they_are() {
     assert_eq!((near.value, near.limit, near.level), (dec("2"), dec("4"), crate::decision::Level::Warn));
     assert!(told.checks.iter().any(|check| check.rule.as_deref() == Some("exposure_account_max")));
     assert_eq!(world.local.working(), 1, "telling reserves nothing");
+}
+
+fn market(number: usize, side: Side, qty: &str, worst: &str) -> Order {
+    let order = order(number, side, qty, worst);
+    Order { kind: OrderKind::Market { worst: order.kind.price() }, ..order }
+}
+
+#[tokio::test]
+async fn a_market_buy_holds_what_the_ask_says_whatever_it_names() {
+    let world = World::new(with(vec![])).await;
+    world.quote(0, dec("99"), dec("101"));
+    world.quote(1, dec("99"), dec("101"));
+    // 5,000 per order: 49 at the ask are 4,949 and 50 are 5,050; of the second, 1.0801 for a euro.
+    for (number, fits, held, too_many) in [(0, "49", "4949", "50"), (1, "45", "4909.0545", "46")] {
+        let reserved = world.reserve(&market(number, Side::Buy, fits, "0.05"), Stance::Open).unwrap();
+        assert_eq!(reserved.held(), dec(held));
+        world.local.end(reserved.ticket()).unwrap();
+        let refused = refusal(world.reserve(&market(number, Side::Buy, too_many, "0.05"), Stance::Open));
+        assert_eq!(refused, [code::ORDER_NOTIONAL, code::POSITION_NOTIONAL]);
+    }
+    let named = world.reserve(&market(0, Side::Buy, "1", "102"), Stance::Open).unwrap();
+    assert_eq!(named.held(), dec("102"), "a worst price above the ask is what is held");
+    let resting = world.reserve(&order(0, Side::Buy, "20", "0.05"), Stance::Open).unwrap();
+    assert_eq!(resting.held(), dec("1"), "a limit buy never fills above its limit");
+}
+
+#[tokio::test]
+async fn a_market_order_is_collared_by_the_book_whatever_it_names() {
+    let collar = rule("collar", Coverage::Each(ScopeKind::Instrument), Limit::PriceCollar(dec("0.05")));
+    let world = World::new(with(vec![collar])).await;
+    for (side, worst) in [(Side::Buy, "1"), (Side::Sell, "200")] {
+        world.quote(0, dec("94"), dec("106"));
+        assert_eq!(refusal(world.reserve(&market(0, side, "1", worst), Stance::Open)), [code::PRICE_COLLAR]);
+        world.reserve(&order(0, side, "1", worst), Stance::Open).unwrap();
+        world.quote(0, dec("95"), dec("105"));
+        world.reserve(&market(0, side, "1", worst), Stance::Open).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_market_order_without_a_quote_is_refused_even_if_no_age_is_set() {
+    for (age, code) in [(Some(SECOND), code::NO_REFERENCE_PRICE), (None, code::LIMIT_UNSET)] {
+        let world = World::new(RiskLimits { reference_age_max: age, ..with(vec![]) }).await;
+        for side in [Side::Buy, Side::Sell] {
+            assert_eq!(refusal(world.reserve(&market(0, side, "1", "1"), Stance::Open)), [code]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_same_order_as_a_market_order_is_a_duplicate() {
+    let each = Coverage::Each(ScopeKind::Account);
+    let world = world(vec![rule("twice", each, Limit::Duplicates { window: SECOND })]).await;
+    world.reserve(&order(0, Side::Buy, "1.5", "100"), Stance::Open).unwrap();
+    let again = market(0, Side::Buy, "1.5", "100");
+    assert_eq!(refusal(world.reserve(&again, Stance::Open)), [code::DUPLICATE_ORDER]);
 }
