@@ -13,6 +13,7 @@ use crate::{
     decision::{Check, code},
     limits,
     market::Market,
+    marks::{Marked, Marks},
     overrides::Override,
     portfolio::AccountMetrics,
     position::Position,
@@ -40,12 +41,18 @@ pub(crate) struct Versioned<T> {
 #[derive(Debug, Default)]
 pub(crate) struct StrategyBook {
     pub(crate) state: Option<Versioned<StrategyState>>,
+    /// What the store says, as last known.
+    pub(crate) stored: Option<Marks>,
     pub(crate) parts: BTreeMap<(AccountId, InstrumentId), Versioned<Position>>,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Book {
     pub(crate) accounts: BTreeMap<AccountId, Versioned<AccountState>>,
+    /// What the store says of each account, as last known.
+    pub(crate) stored: BTreeMap<AccountId, Marks>,
+    /// Accounts that were read with another version while their positions were not read since.
+    pub(crate) half_read: BTreeMap<AccountId, Version>,
     pub(crate) positions: BTreeMap<AccountId, BTreeMap<InstrumentId, Versioned<Position>>>,
     pub(crate) strategies: BTreeMap<StrategyId, StrategyBook>,
     pub(crate) counters: BTreeMap<String, i64>,
@@ -59,14 +66,41 @@ pub(crate) struct Book {
 }
 
 impl Book {
-    /// Takes a record unless a newer one, or the same one with what was observed since, is there.
-    pub(crate) fn offer_account(&mut self, value: AccountState, version: Version) {
-        match self.accounts.get(&value.id) {
-            Some(known) if known.version >= version => {}
-            _ => {
-                self.accounts.insert(value.id.clone(), Versioned { value, version });
-            }
+    /// Takes a record unless a newer one, or the same one with what was observed since, is there; what was observed on an older
+    /// one goes on. Whether it was taken.
+    pub(crate) fn offer_account(&mut self, mut value: AccountState, version: Version) -> bool {
+        let known = self.accounts.get(&value.id);
+        if known.is_some_and(|known| known.version >= version) {
+            return false;
         }
+        self.stored.insert(value.id.clone(), value.marks());
+        if let Some(known) = known {
+            value.keep(&known.value);
+        }
+        self.accounts.insert(value.id.clone(), Versioned { value, version });
+        true
+    }
+
+    /// Whether something was observed of the account that its stored record does not say.
+    pub(crate) fn has_moved(&self, account: &AccountId) -> bool {
+        let known = self.accounts.get(account).map(|known| known.value.marks());
+        known.is_some_and(|known| self.stored.get(account) != Some(&known))
+    }
+
+    /// As [`Book::has_moved`].
+    pub(crate) fn has_strategy_moved(&self, strategy: &StrategyId) -> bool {
+        let of = self.strategies.get(strategy);
+        of.is_some_and(|of| of.state.as_ref().map(|known| known.value.marks()) != of.stored)
+    }
+
+    /// The account was read and its positions are not yet: until they are, what it lost or won meanwhile would count twice.
+    pub(crate) fn await_positions(&mut self, account: AccountId, version: Version) {
+        self.half_read.insert(account, version);
+    }
+
+    /// All positions were read after these accounts were.
+    pub(crate) fn positions_came(&mut self, of: &BTreeMap<AccountId, Version>) {
+        self.half_read.retain(|account, version| of.get(account) != Some(version));
     }
 
     /// As [`Book::offer_account`].
@@ -87,11 +121,16 @@ impl Book {
     }
 
     /// As [`Book::offer_account`].
-    pub(crate) fn offer_strategy(&mut self, value: StrategyState, version: Version) {
-        let known = &mut self.strategies.entry(value.id.clone()).or_default().state;
-        if known.as_ref().is_none_or(|known| known.version < version) {
-            *known = Some(Versioned { value, version });
+    pub(crate) fn offer_strategy(&mut self, mut value: StrategyState, version: Version) {
+        let of = self.strategies.entry(value.id.clone()).or_default();
+        if of.state.as_ref().is_some_and(|known| known.version >= version) {
+            return;
         }
+        of.stored = Some(value.marks());
+        if let Some(known) = &of.state {
+            value.keep(&known.value);
+        }
+        of.state = Some(Versioned { value, version });
     }
 
     /// As [`Book::offer_account`].
@@ -232,7 +271,8 @@ impl Book {
     /// Takes note of the account's P&L as of now.
     pub(crate) fn observe(&mut self, account: &AccountId, now: Now) {
         let Some(known) = self.accounts.get(account) else { return };
-        let unrealised = self.unrealised(&known.value, None, now, None).ok();
+        let is_whole = !self.half_read.contains_key(account);
+        let unrealised = is_whole.then(|| self.unrealised(&known.value, None, now, None).ok()).flatten();
         if let Some(known) = self.accounts.get_mut(account) {
             let pnl = unrealised.map(|u| known.value.pnl(u));
             known.value.observe(now.day, pnl);

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use infra_state_store::{Applied, Batch, Op, StateStore, StoreError, Ttl, When};
-use infra_types::{
-    AccountId, Clock, Currency, Decimal, InstrumentId, InstrumentSpec, InvalidValue, Namespace, Order, StrategyId,
-};
+use infra_types::{AccountId, Clock, Currency, Decimal, InstrumentId, InstrumentSpec, InvalidValue, Namespace, Order};
 use parking_lot::{Mutex, RwLock};
 
 use crate::{
@@ -139,7 +137,7 @@ impl RiskEngine {
     }
 
     /// Takes a quote and reckons the P&L, high-water mark and drawdown of every account that holds the instrument anew
-    /// (in memory; the next fill or [`RiskEngine::checkpoint`] makes them durable).
+    /// (in memory; the next fill, [`RiskEngine::checkpoint`] or [`RiskEngine::checkpoint_moved`] makes them durable).
     ///
     /// # Errors
     /// `Quote` for a crossed quote, one further in the future than `clock_skew_max`, or one older than the last: the last stays, and

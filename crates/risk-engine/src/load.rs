@@ -14,19 +14,26 @@ use crate::{
 };
 
 impl RiskEngine {
-    /// Loads all accounts, positions and counters from the store.
+    /// Loads limits, accounts, positions and counters from the store. Limits that this version of the program cannot read or follow
+    /// are no error: nothing is opened then (`limits_unreadable`), while exits and fills go on.
     ///
     /// # Errors
-    /// What the store says; `Corrupt` for a record that is not ours.
+    /// What the store says; `Corrupt` for a record, other than the limits, that is not ours.
     ///
     /// # Cancel safety
     /// Memory may be loaded in part; call again.
     pub async fn restore(&self) -> Result<(), RiskError> {
         // Accounts before positions: a position that is newer than its account fails the account's precondition later, an
         // account that is newer than its positions would not.
-        self.reload_limits().await?;
+        match self.reload_limits().await {
+            // `take_limits` has noted them as unreadable.
+            Ok(_) | Err(RiskError::Corrupt { .. } | RiskError::InvalidLimits(_)) => {}
+            Err(other) => return Err(other),
+        }
         self.load(ledger::ACCOUNTS).await?;
+        let half_read = self.book.lock().half_read.clone();
         self.load(ledger::POSITIONS).await?;
+        self.book.lock().positions_came(&half_read);
         self.load(ledger::STRATEGIES).await?;
         for prefix in [ledger::USED, ledger::HELD_COUNTS, ledger::EXECUTIONS, ledger::WORKING] {
             self.load(prefix).await?;
@@ -55,7 +62,11 @@ impl RiskEngine {
         let version = || entry.version.ok_or_else(|| corrupt("a record without a version"));
         if name.starts_with(ledger::ACCOUNTS) {
             let state: AccountState = ledger::decode(key, entry)?;
-            self.book.lock().offer_account(state, version()?);
+            let (account, version) = (state.id.clone(), version()?);
+            let mut book = self.book.lock();
+            if book.offer_account(state, version) {
+                book.await_positions(account, version);
+            }
         } else if name.starts_with(ledger::POSITIONS) {
             let (account, instrument) = ledger::parse_position(name).ok_or_else(|| corrupt("not a position's key"))?;
             let position: Position = ledger::decode(key, entry)?;
@@ -139,7 +150,19 @@ impl RiskEngine {
         if let Some((_, strategy)) = of {
             self.load(&ledger::parts_of(strategy)).await?;
         }
-        self.load(&ledger::positions_of(account)).await
+        let half_read = self.book.lock().half_read.get_key_value(account).map(|(id, v)| (id.clone(), *v));
+        self.load(&ledger::positions_of(account)).await?;
+        self.book.lock().positions_came(&half_read.into_iter().collect());
+        Ok(())
+    }
+
+    /// Reads a strategy's record, then its parts of positions.
+    pub(crate) async fn refresh_strategy(&self, strategy: &StrategyId) -> Result<(), RiskError> {
+        let key = ledger::key(&ledger::strategy(strategy))?;
+        if let Some(entry) = self.store.get(&self.namespace, &key).await? {
+            self.take(&key, &entry)?;
+        }
+        self.load(&ledger::parts_of(strategy)).await
     }
 
     /// Every counter as it is stored now: exposure and positions used, quantities being reduced, working opening orders, by

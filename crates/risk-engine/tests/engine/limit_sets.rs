@@ -123,12 +123,8 @@ async fn the_audit_of_a_change_is_there_with_it_or_the_change_is_not() {
     assert_eq!(engine.limits().version, 1);
 }
 
-#[tokio::test]
-async fn limits_that_this_program_does_not_understand_stop_everything_that_opens() {
-    let world = World::new();
-    let engine = world.engine(limits()).await;
-    engine.set_limits(0, limits(), ann(), "known", &|_| vec![]).await.unwrap();
-    let mut before = reserve(&engine, buy("before", "1"), Stance::Open).await.unwrap();
+/// Stores a kind of rule that only a newer program has; what was stored before.
+async fn make_unreadable(world: &World) -> String {
     let ns = infra_types::Namespace::new("ledger").unwrap();
     let key = Key::record("risk/limits").unwrap();
     let text = String::from_utf8(world.store.get(&ns, &key).await.unwrap().unwrap().value.as_bytes().unwrap().to_vec())
@@ -137,6 +133,38 @@ async fn limits_that_this_program_does_not_understand_stop_everything_that_opens
         .replace("\"rules\":[]", "\"rules\":[{\"id\":\"n\",\"covers\":{\"each\":\"venue\"},\"limit\":\"quantum\"}]");
     assert_ne!(newer, text);
     world.store.apply(infra_state_store::Batch::new(ns).set(key, newer)).await.unwrap();
+    text
+}
+
+#[tokio::test]
+async fn limits_that_this_program_does_not_understand_keep_no_start_and_no_catching_up_from_its_way() {
+    let world = World::new();
+    let old = world.engine(limits()).await;
+    old.set_limits(0, limits(), ann(), "known", &|_| vec![]).await.unwrap();
+    trade(&old, buy("held", "1")).await;
+    let mut before = reserve(&old, buy("before", "1"), Stance::Open).await.unwrap();
+    make_unreadable(&world).await;
+    // The one that runs reads all anew, and another one starts.
+    old.restore().await.unwrap();
+    let new = world.engine(limits()).await;
+    let traded = fill("1", "100", "0", "USDT");
+    settle(&new, &mut before, infra_risk_engine::Outcome::Fill { fill: &traded, is_last: true }).await;
+    for (engine, id) in [(&old, "out-old"), (&new, "out-new")] {
+        engine.restore().await.unwrap();
+        let decision = refusal(reserve(engine, buy(&format!("{id}-in"), "1"), Stance::Open).await);
+        assert_eq!(decision.failures().map(|c| c.code).collect::<Vec<_>>(), ["limits_unreadable"]);
+        trade(engine, order(id, &btc(), Side::Sell, "1", "100")).await;
+    }
+    assert_nothing_used(&old).await;
+}
+
+#[tokio::test]
+async fn limits_that_this_program_does_not_understand_stop_everything_that_opens() {
+    let world = World::new();
+    let engine = world.engine(limits()).await;
+    engine.set_limits(0, limits(), ann(), "known", &|_| vec![]).await.unwrap();
+    let mut before = reserve(&engine, buy("before", "1"), Stance::Open).await.unwrap();
+    let text = make_unreadable(&world).await;
     let decision = refusal(reserve(&engine, buy("a", "1"), Stance::Open).await);
     assert_eq!(decision.failures().map(|c| c.code).collect::<Vec<_>>(), ["limits_unreadable"]);
     assert_eq!(engine.reload_limits().await.unwrap_err().kind(), ErrorKind::Corrupt);

@@ -3,9 +3,11 @@
 
 mod burst;
 mod counters;
+mod deposits;
 mod knight;
 mod leak;
 mod limit_sets;
+mod marks;
 mod market_orders;
 mod missing;
 mod overrides;
