@@ -275,7 +275,8 @@ impl Infrastructure {
         ]
     }
 
-    /// Ends everything in order: no new events, outboxes emptied, the audit log anchored, stores closed. Idempotent.
+    /// Ends everything in order: no new events, marks of profit and loss kept, outboxes emptied, the audit log anchored, stores closed.
+    /// Idempotent.
     ///
     /// # Errors
     /// None: what could not be finished is in the report.
@@ -300,6 +301,10 @@ impl Infrastructure {
             note("emergency", &e);
         }
         if *closing < Closing::EventsTold {
+            // High-water marks that no fill followed yet.
+            if let Err(e) = self.risk.checkpoint_moved().await {
+                note("risk", &e);
+            }
             if let Err(e) = self.events_relay.flush().await {
                 note("events", &e);
             }

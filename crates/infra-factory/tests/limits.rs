@@ -10,7 +10,7 @@ use infra_factory::{
     emergency::EmergencyState,
     event_bus::{Pattern, SubscribeOptions, handler_fn},
     gate::{Approved, OrderSink, Placement, SinkError, VenueOrder},
-    risk_engine::Quote,
+    risk_engine::{AccountState, Quote, RiskEngine},
     types::{
         Clock, Decimal, Execution, ExecutionKind, Fill, InstrumentSpec, Money, Order, OrderId, Scope, Side, SystemClock,
     },
@@ -170,4 +170,36 @@ async fn a_loss_in_a_process_alone_is_found_as_well() {
         SystemClock.sleep(Duration::from_millis(5)).await;
     }
     infra.close().await;
+}
+
+/// What a process that starts now would know of the account.
+async fn stored(infra: &Infrastructure) -> AccountState {
+    let (ledger, limits) = (infra.ledger().clone(), infra.risk().limits().limits);
+    let engine = RiskEngine::new(ledger, infra.ledger_namespace(), SystemClock::shared(), limits).unwrap();
+    engine.restore().await.unwrap();
+    engine.account(&"main".parse().unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn a_best_that_no_fill_followed_is_there_after_a_stop_and_soon_after_a_crash() {
+    let dir = TestDir::new();
+    let infra = start(dir.path(), "one", &[]).await;
+    buy(&infra, "1").await;
+    quote(&infra, "200");
+    assert_eq!(stored(&infra).await.high_water_mark, dec("0"), "a quote by itself writes nothing");
+    assert!(infra.close().await.unfinished.is_empty());
+
+    let again = start(dir.path(), "one", &[]).await;
+    again.risk().register_instrument(spec()).unwrap();
+    quote(&again, "110");
+    let state = again.risk().account(&"main".parse().unwrap()).unwrap();
+    assert_eq!((state.high_water_mark, state.drawdown(state.last_pnl)), (dec("100"), dec("90")));
+    // Nobody closes this one: a crash may come whenever it likes.
+    quote(&again, "300");
+    let begun = SystemClock.now();
+    while stored(&again).await.high_water_mark != dec("200") {
+        assert!(SystemClock.now().since(begun) < Duration::from_secs(20), "every ten seconds it is kept");
+        SystemClock.sleep(Duration::from_millis(250)).await;
+    }
+    assert!(again.close().await.unfinished.is_empty());
 }

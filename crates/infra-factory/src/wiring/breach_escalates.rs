@@ -29,6 +29,8 @@ const TOPIC: &str = "risk:limits";
 const WATCHED_MAX: usize = 16_384;
 /// The least time between two looks: a storm of fills is looked at together.
 const GAP: Duration = Duration::from_millis(10);
+/// The least time between two checkpoints of what quotes moved: so much of a best or a worst a crash may forget.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(10);
 
 /// How losses are watched. Shares are of the limit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,16 +123,28 @@ impl LossWatch {
         self.wake.notify_one();
     }
 
-    /// Looks after each fill and every interval, for ever.
+    /// Looks after each fill and every interval, for ever, and makes durable what quotes moved.
     pub(crate) async fn run(self: Arc<Self>) {
         let clock = Arc::clone(&self.parts.system_clock);
+        let mut kept = clock.now();
         loop {
             tokio::select! {
                 () = self.wake.notified() => {}
                 () = clock.sleep(self.policy.look_every) => {}
             }
             self.look().await;
+            if clock.now().since(kept) >= CHECKPOINT_EVERY {
+                self.checkpoint().await;
+                kept = clock.now();
+            }
             clock.sleep(GAP).await;
+        }
+    }
+
+    /// High-water marks, drawdowns and day starts that no fill followed are there after a crash too.
+    async fn checkpoint(&self) {
+        if let Err(e) = self.parts.risk.checkpoint_moved().await {
+            tracing::warn!(error = %e, "marks of profit and loss could not be kept yet; the next time they are");
         }
     }
 
