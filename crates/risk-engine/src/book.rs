@@ -306,3 +306,31 @@ impl Book {
         Ok(sum)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn between_an_account_and_its_positions_no_profit_is_taken_note_of() {
+        let day = jiff::civil::date(2025, 1, 1);
+        let now = Now { mono: Monotonic::from_origin(Duration::ZERO), wall: Timestamp::from_millis(0), day };
+        let id: AccountId = "a".parse().unwrap();
+        let mut book = Book::default();
+        let mut read = AccountState::new(id.clone(), "USD".parse().unwrap(), Decimal::TEN, day);
+        read.realised = Decimal::from(50);
+        // The position that brought it may still be counted here.
+        assert!(book.offer_account(read, Version(2)));
+        book.await_positions(id.clone(), Version(2));
+        book.observe(&id, now);
+        assert_eq!(book.accounts[&id].value.high_water_mark, Decimal::ZERO);
+        // Positions that were read after an older version of the account say nothing of this one.
+        book.positions_came(&BTreeMap::from([(id.clone(), Version(1))]));
+        book.observe(&id, now);
+        assert!(!book.has_moved(&id));
+        book.positions_came(&BTreeMap::from([(id.clone(), Version(2))]));
+        book.observe(&id, now);
+        assert_eq!(book.accounts[&id].value.high_water_mark, Decimal::from(50));
+        assert!(book.has_moved(&id));
+    }
+}
