@@ -25,8 +25,8 @@ impl Quote {
     /// The middle between bid and ask.
     #[must_use]
     pub fn mid(&self) -> Decimal {
-        // Halving first cannot overflow.
-        self.bid.get() / Decimal::TWO + self.ask.get() / Decimal::TWO
+        // Halving first; of two that are both the largest figure there is, the halves round up.
+        (self.bid.get() / Decimal::TWO).saturating_add(self.ask.get() / Decimal::TWO)
     }
 }
 

@@ -15,7 +15,7 @@ pub const OVERRIDE_LIFE_MAX: Duration = Duration::from_secs(24 * 3_600);
 const RULES_MAX: usize = 64;
 
 /// Leave for one order to pass named rules. It lets through exactly the order that it was asked for: same account, strategy,
-/// instrument, side, quantity and price.
+/// instrument, side, quantity, price, kind, time in force and reduce-only.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Override {
     /// For which order.

@@ -47,9 +47,9 @@ impl Side {
 pub enum OrderKind {
     /// At this price or better.
     Limit(Price),
-    /// At once, at any price; `worst` bounds what is reserved for it.
+    /// At once, at any price; risk reckons with `worst`, or with the book's own price where that is worse.
     Market {
-        /// The price that risk reckons with.
+        /// The price that risk reckons with at least (a buy) or at most (a sell).
         worst: Price,
     },
 }
